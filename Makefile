@@ -1,0 +1,76 @@
+# make demo [KEEP=1]            play the story; with KEEP it stays, with the Temporal UI
+# make test                     everything that has to pass: lint, types, layers, all suites
+# make lint                     the same without the suites
+# make bench-turn [JSON=FILE]   what a turn costs
+# make constraints              renew constraints.txt from the newest releases that are allowed
+# make clean                    remove what was built and installed
+#
+# All it takes is make and a Python of 3.11 or newer; the first run installs into .venv.
+
+SHELL := /bin/sh
+VENV  := .venv
+BIN   := $(VENV)/bin
+PIP   := -m pip -qq --disable-pip-version-check
+
+.PHONY: demo test lint bench-turn constraints clean
+.DEFAULT_GOAL := demo
+
+# $(call step,NAME,COMMAND): run it, say how long it took.
+step = @printf '== %s\n' '$(1)'; began=$$(date +%s); $(2) && \
+	printf '   %s: ok, %s s\n' '$(1)' "$$(( $$(date +%s) - began ))"
+
+# Read from pyproject.toml here, because pip knows `--group` only since 25.1.
+test_group = $(1) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["test"], sep="\n")'
+
+demo: $(VENV)/.installed
+	@$(BIN)/perdure demo $(if $(KEEP),--keep)
+
+test: lint
+	$(call step,pytest,$(BIN)/python -m pytest --durations=10)
+
+lint: $(VENV)/.installed-test
+	$(call step,ruff check,$(BIN)/ruff check --quiet .)
+	$(call step,ruff format,$(BIN)/ruff format --quiet --check .)
+	$(call step,mypy,$(BIN)/mypy)
+	$(call step,import-linter,$(BIN)/lint-imports)
+
+bench-turn: $(VENV)/.installed
+	@$(BIN)/python bench/turn.py $(if $(JSON),--json '$(JSON)')
+
+clean:
+	rm -rf $(VENV) $(VENV)-constraints dist build .perdure
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/.made
+	@echo 'installing Perdure and what it needs into $(VENV); the first time takes about a minute …'
+	@$(BIN)/python $(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	@echo 'installing what the tests need; the first time takes about a minute …'
+	@$(call test_group,$(BIN)/python) > $(VENV)/test-group.txt
+	@$(BIN)/python $(PIP) install -c constraints.txt -r $(VENV)/test-group.txt
+	@touch $@
+
+# A folder left half made by an interrupted run has no pip that runs, and is made again.
+$(VENV)/.made:
+	@if $(BIN)/python -m pip --version >/dev/null 2>&1; then touch $@; exit; fi; \
+	for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python; do \
+		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+			echo "making $(VENV) with $$($$python --version)"; \
+			$$python -m venv --clear $(VENV) && touch $@; exit; \
+		fi; \
+	done; \
+	echo 'no Python of 3.11 or newer was found; install one, or name it: make PYTHON=/path/to/python3.12' >&2; \
+	exit 1
+
+constraints: $(VENV)/.made
+	@rm -rf $(VENV)-constraints
+	@$(BIN)/python -m venv $(VENV)-constraints
+	@$(call test_group,$(BIN)/python) > $(VENV)/test-group.txt
+	@$(VENV)-constraints/bin/python $(PIP) install -e '.[dev]' llama-index-workflows -r $(VENV)/test-group.txt
+	@head -2 constraints.txt > $(VENV)/constraints.txt
+	@$(VENV)-constraints/bin/python -m pip freeze --exclude-editable >> $(VENV)/constraints.txt
+	@mv $(VENV)/constraints.txt constraints.txt
+	@rm -rf $(VENV)-constraints

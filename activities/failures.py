@@ -1,0 +1,40 @@
+"""Perdure's errors on their way across Temporal, in both directions.
+
+Temporal knows one exception, ``ApplicationError``, with a ``type`` string. Ours is the
+class name, so both sides share :mod:`perdure.errors` and nothing else.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from temporalio.exceptions import ApplicationError, FailureError
+
+from perdure.errors import ModelUnavailable, PerdureError, by_name
+
+__all__ = ["application_error", "perdure_error"]
+
+
+def application_error(error: PerdureError) -> ApplicationError:
+    """The form in which an activity or handler raises ``error``.
+
+    Only :class:`~perdure.errors.ModelUnavailable` is worth another attempt, after
+    ``retry_after`` seconds where the model's server named them.
+    """
+    later = isinstance(error, ModelUnavailable)
+    wait = error.retry_after if isinstance(error, ModelUnavailable) else None
+    return ApplicationError(
+        str(error),
+        type=type(error).__name__,
+        non_retryable=not later,
+        next_retry_delay=None if wait is None else timedelta(seconds=wait),
+    )
+
+
+def perdure_error(error: BaseException | None) -> PerdureError | None:
+    """The error of ours that lies at the bottom of a Temporal failure, or None."""
+    while error is not None:
+        if isinstance(error, ApplicationError) and (found := by_name(error.type)):
+            return found(error.message)
+        error = error.cause if isinstance(error, FailureError) else error.__cause__
+    return None

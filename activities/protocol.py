@@ -1,0 +1,176 @@
+"""What passes between the session workflow and its activities: ids, names and counts.
+
+Nothing here may grow with the conversation. A transcript, a tool's arguments or result,
+state and artifacts stay in the database; the workflow learns only that they are there.
+Fields left at their default are not sent (see :data:`data_converter`), and every record
+may gain fields but never lose or rename one: histories written today are replayed by the
+workflow of next year.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from temporalio.contrib.pydantic import PydanticPayloadConverter, ToJsonOptions
+from temporalio.converter import DataConverter
+
+__all__ = [
+    "CALL_MODEL",
+    "COMPACT",
+    "END",
+    "INTERRUPT",
+    "REWIND",
+    "RUN_TOOL",
+    "SAVE_ARTIFACT",
+    "TOOL_SECONDS",
+    "ArtifactTask",
+    "CallRef",
+    "CompactTask",
+    "EndTask",
+    "Failure",
+    "InterruptTask",
+    "ModelOutcome",
+    "ModelTask",
+    "Moved",
+    "RewindTask",
+    "ToolTask",
+    "data_converter",
+]
+
+CALL_MODEL = "call_model"
+RUN_TOOL = "run_tool"
+COMPACT = "compact"
+REWIND = "rewind"
+INTERRUPT = "interrupt"
+END = "end_session"
+SAVE_ARTIFACT = "save_artifact"
+
+
+TOOL_SECONDS = 600.0
+"""How long a tool may run for which nothing longer is said. The tool's own, shorter limit is the
+activity's to keep; this is the workflow's, for when the worker cannot."""
+
+
+class _PayloadConverter(PydanticPayloadConverter):
+    def __init__(self) -> None:
+        super().__init__(ToJsonOptions(exclude_unset=True))
+
+
+data_converter = DataConverter(payload_converter_class=_PayloadConverter)
+"""Plain JSON, fields left unset not sent. Every client and worker of Perdure uses it."""
+
+
+class Record(BaseModel):
+    """A message between services: unknown fields are ignored, so that old can talk to new."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Failure(Record):
+    """What went wrong in a turn that the session survived."""
+
+    type: str
+    message: str
+
+
+class CallRef(Record):
+    """One call the model asked for: enough to schedule it, nothing of its arguments."""
+
+    name: str
+    serial: bool = False
+    """It may touch state, so it waits for the calls before it."""
+    timeout: float | None = None
+    """Seconds it may run, where that is more than :data:`TOOL_SECONDS`."""
+    queue: str | None = None
+    """The task queue that runs it, where it is not the session's own."""
+
+
+class ModelTask(Record):
+    """Ask the model for the next step of a turn.
+
+    The first step carries the user's message and appends it; ``epoch`` is None only for
+    the first turn of a workflow, which takes the session over from whatever ran before.
+    """
+
+    invocation_id: str
+    step: int = 1
+    epoch: int | None = None
+    text: str | None = None
+    content: dict[str, Any] | None = None
+    reopen: bool = False
+    inline: bool = False
+
+
+class ModelOutcome(Record):
+    """What the model wants done next. No calls means that the turn is over."""
+
+    epoch: int
+    seq: int
+    calls: Sequence[CallRef] = ()
+    failure: Failure | None = None
+    cancelled: bool = False
+    """The turn had been ended by a cancel: this is a message sent again."""
+    compact: bool = False
+    """Enough has gathered to be worth a summary."""
+    tokens: int = 0
+    """What this step cost, prompt and answer together."""
+    model: str | None = None
+    """The model's name, with the first step of a turn: what the UI calls the next ones."""
+    text: str | None = None
+
+
+class ToolTask(Record):
+    """Run call ``index`` of the answer that step ``step`` gave."""
+
+    invocation_id: str
+    step: int
+    index: int
+    epoch: int
+
+
+class CompactTask(Record):
+    """Sum up what is live up to the end of this invocation."""
+
+    invocation_id: str
+
+
+class RewindTask(Record):
+    """Rewind to just before an invocation, fencing off the turn that is running, if one is."""
+
+    before: str
+    request_id: str
+    running: str | None = None
+
+
+class InterruptTask(Record):
+    """Mark a running turn as over and fence off whatever it still writes."""
+
+    invocation_id: str
+    epoch: int | None = None
+    reason: str
+    failure: Failure | None = None
+
+
+class EndTask(Record):
+    """Close the session."""
+
+    request_id: str
+
+
+class ArtifactTask(Record):
+    """Record an artifact whose bytes and version are already in the store."""
+
+    request_id: str
+    name: str
+    version: int
+
+
+class Moved(Record):
+    """The session's epoch after something moved it, and the seq of the event that records it."""
+
+    epoch: int
+    seq: int
+    repeated: bool = False
+    """The same request had been carried out before, and nothing moved now."""

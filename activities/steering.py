@@ -1,0 +1,108 @@
+"""``rewind``, ``interrupt`` and ``end_session``: what moves a session other than a turn.
+
+Each is one transaction that also moves the session's epoch, so that whatever a running
+attempt still wants to write is refused from then on.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from temporalio import activity
+
+from activities.protocol import (
+    END,
+    INTERRUPT,
+    REWIND,
+    SAVE_ARTIFACT,
+    ArtifactTask,
+    EndTask,
+    InterruptTask,
+    Moved,
+    RewindTask,
+)
+from activities.runtime import log, session_key, typed_errors
+from perdure.crashpoints import reach
+from perdure.types import Event
+from storage.sessions import SessionStore
+
+__all__ = ["SteeringActivities"]
+
+
+class SteeringActivities:
+    """The activities that steer a session.
+
+    Args:
+        store: where sessions live.
+    """
+
+    def __init__(self, store: SessionStore) -> None:
+        self._store = store
+
+    @activity.defn(name=REWIND)
+    @typed_errors
+    async def rewind(self, task: RewindTask) -> Moved:
+        """Truncate the projection to just before an invocation and append the marker.
+
+        Raises:
+            SessionNotFound, InvocationNotFound, InvocationRewound: nothing was written.
+        """
+        key = session_key()
+        reach("rewind.before_commit")
+        done = await self._store.rewind(
+            key, before=task.before, request_id=task.request_id, interrupt=task.running
+        )
+        reach("rewind.after_commit")
+        log(logging.INFO, "rewound", key, task.before, "marker at seq %d", done.event.seq)
+        moved = Moved(epoch=done.epoch, seq=done.event.seq)
+        return moved.model_copy(update={"repeated": True}) if done.repeated else moved
+
+    @activity.defn(name=INTERRUPT)
+    @typed_errors
+    async def interrupt(self, task: InterruptTask) -> int:
+        """End a running turn in the log.
+
+        Returns:
+            The session's epoch from here on.
+        """
+        key = session_key()
+        error = task.failure.model_dump() if task.failure else None
+        epoch = await self._store.interrupt(
+            key, task.invocation_id, epoch=task.epoch, reason=task.reason, error=error
+        )
+        log(logging.INFO, "interrupted", key, task.invocation_id, "%s", task.reason)
+        return epoch
+
+    @activity.defn(name=END)
+    @typed_errors
+    async def end_session(self, task: EndTask) -> Moved:
+        """Close the session.
+
+        Raises:
+            SessionNotFound: there is no such session.
+        """
+        key = session_key()
+        session = await self._store.end(key)
+        reach("end.after_commit")
+        log(logging.INFO, "ended", key, task.request_id, "at seq %d", session.head)
+        return Moved(epoch=session.epoch, seq=session.head)
+
+    @activity.defn(name=SAVE_ARTIFACT)
+    @typed_errors
+    async def save_artifact(self, task: ArtifactTask) -> int:
+        """List an artifact version that a caller outside a turn has stored.
+
+        Returns:
+            The seq of the event that lists it.
+
+        Raises:
+            SessionNotFound, SessionEnded: nothing was written.
+        """
+        key = session_key()
+        event = Event(
+            id=f"{task.request_id}:artifact",
+            invocation_id=task.request_id,
+            author="user",
+            artifact_delta={task.name: task.version},
+        )
+        return (await self._store.append(key, event, first_wins=True)).seq

@@ -1,0 +1,238 @@
+"""``run_tool``: one call of a tool, from the model's event to the response event.
+
+The call's arguments are read from the log and its result is written there, together with
+the state it changed and the artifacts it saved, in one transaction under the call's own
+event id. A second attempt finds that event and runs nothing. What the tool did to the
+world outside is at least once; its ``idempotency_key`` is the same in every attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from activities.prompt import calls_of, model_event_id, response_event_id
+from activities.protocol import RUN_TOOL, ToolTask
+from activities.runtime import beating, log, session_key, typed_errors
+from perdure.agent import Agent
+from perdure.context import Artifact, ToolContext
+from perdure.crashpoints import reach
+from perdure.errors import (
+    InvalidArguments,
+    InvalidContent,
+    InvocationNotFound,
+    StaleEpoch,
+    StateConflict,
+)
+from perdure.registry import Registry
+from perdure.state import State
+from perdure.tool import Tool
+from perdure.types import Event, Json, JsonObject, SessionKey
+from storage.sessions import SessionStore
+
+__all__ = ["ToolActivities"]
+
+CONFLICT_RERUNS = 20
+"""How often a parallel call is run again because another changed what it had read."""
+
+
+class ToolActivities:
+    """The activity that runs tools.
+
+    Args:
+        store: where sessions live.
+        agents: the agents this worker serves, by name.
+        concurrency: how many tools may run at once in this worker.
+    """
+
+    def __init__(self, store: SessionStore, agents: Registry, *, concurrency: int = 64) -> None:
+        self._store = store
+        self._agents = agents
+        self._slots = asyncio.Semaphore(concurrency)
+        # Of their own: sync tools that wait must not keep the store's blob writes from a thread.
+        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="perdure-tool")
+
+    @activity.defn(name=RUN_TOOL)
+    @typed_errors
+    async def run_tool(self, task: ToolTask) -> int:
+        """Run one call and append its response.
+
+        Returns:
+            The seq of the response event.
+
+        Raises:
+            StaleEpoch: the turn was cancelled or rewound meanwhile; nothing was written.
+        """
+        key = session_key()
+        agent = self._agents.get(key.app)
+        asked_id = model_event_id(task.invocation_id, task.step)
+        response_id = response_event_id(task.invocation_id, task.step, task.index)
+        async with beating() as attempts, self._slots:
+            tries = attempts.start_another()
+            for _ in range(CONFLICT_RERUNS):
+                session, found = await self._store.snapshot(key, [asked_id, response_id])
+                if response := found.get(response_id):
+                    return response.seq
+                if session.epoch != task.epoch:
+                    raise StaleEpoch(f"call {response_id} in {key} belongs to a turn that is over")
+                asked = found.get(asked_id)
+                if asked is None:
+                    raise InvocationNotFound(f"{key} has no event {asked_id} that asked for a call")
+                call = _Call(self._store, key, agent, task, calls_of(asked)[task.index], session.state)
+                event = await call.run(tries, self._threads)
+                try:
+                    reach("tool.before_commit")
+                    stored = await call.commit(event)
+                except StateConflict as error:
+                    log(logging.INFO, "tool.rerun", key, task.invocation_id, "%s", error)
+                    continue
+                reach("tool.after_commit")
+                return stored.seq
+            raise StateConflict(
+                f"call {response_id} in {key} lost the race for its state keys {CONFLICT_RERUNS} times; "
+                "make the tool serial (drop parallel=True)"
+            )
+
+
+class _Call:
+    """One try of one call."""
+
+    def __init__(
+        self,
+        store: SessionStore,
+        key: SessionKey,
+        agent: Agent,
+        task: ToolTask,
+        call: JsonObject,
+        state: Mapping[str, Json],
+    ) -> None:
+        self._store = store
+        self._key = key
+        self._task = task
+        self._call = call
+        self._name = str(call.get("name"))
+        self._tool = agent.tool(self._name)
+        self._agent = agent
+        self._id = response_event_id(task.invocation_id, task.step, task.index)
+        self._stop = threading.Event()
+        self._artifacts = _Artifacts(store, key, self._id)
+        self._state = State(state)
+
+    async def run(self, tries: int, threads: Executor) -> Event:
+        """Run the tool; whatever it raises becomes the response that the model sees."""
+        if self._tool is None:
+            names = ", ".join(tool.name for tool in self._agent.tools) or "none"
+            return self._response({"error": f"There is no tool named {self._name!r}. There are: {names}."})
+        if tries > self._agent.limits.tool_attempts:
+            return self._response({"error": f"The worker died in each of {tries - 1} tries of this call."})
+        scope = asyncio.timeout(self._limit(self._tool))
+        try:
+            async with scope:
+                result = await self._run_tool(self._tool, tries, threads)
+        except (InvalidArguments, InvalidContent) as error:
+            return self._failed(str(error))
+        except Exception as error:  # noqa: BLE001 - foreign code: all that it raises is the model's to see
+            if scope.expired():
+                return self._failed(f"It took longer than {self._limit(self._tool):g} seconds.")
+            self._log(logging.WARNING, "tool.error", f"{self._name} try {tries}: {error!r}")
+            if tries < self._tool.attempts:
+                # Its words stay out of Temporal's history.
+                kind = type(error).__name__
+                raise ApplicationError(f"{self._name} raised in try {tries}", type=kind) from None
+            return self._failed(f"{type(error).__name__}: {error}")
+        return self._response(result, state_delta=self._state.delta, artifact_delta=self._artifacts.saved)
+
+    async def commit(self, event: Event) -> Event:
+        """Append the response, with its effects, in one transaction.
+
+        Raises:
+            StateConflict: a parallel tool wrote a key that changed since it was read.
+        """
+        expect = self._state.reads if self._tool is not None and self._tool.parallel else None
+        epoch = self._task.epoch
+        try:
+            return await self._store.append(self._key, event, epoch=epoch, first_wins=True, expect=expect)
+        except InvalidContent as error:
+            failed = self._failed(f"Its result cannot be stored: {error}")
+            return await self._store.append(self._key, failed, epoch=epoch, first_wins=True)
+
+    async def _run_tool(self, tool: Tool, tries: int, threads: Executor) -> JsonObject:
+        context = ToolContext(
+            state=self._state,
+            key=self._key,
+            invocation_id=self._task.invocation_id,
+            call_id=self._call.get("id") or self._id,
+            idempotency_key=f"{self._key}:{self._id}",
+            attempt=tries,
+            artifacts=self._artifacts,
+            stop=self._stop,
+        )
+        try:
+            return await tool.call(self._call.get("args") or {}, context, executor=threads)
+        finally:
+            # A sync tool's thread outlives a time-out or cancel; this is how it hears of it.
+            self._stop.set()
+
+    def _log(self, level: int, action: str, message: str) -> None:
+        log(level, action, self._key, self._task.invocation_id, "%s", message)
+
+    def _limit(self, tool: Tool) -> float:
+        return tool.timeout if tool.timeout is not None else self._agent.limits.tool_timeout
+
+    def _failed(self, reason: str) -> Event:
+        return self._response({"error": reason}, error={"type": "ToolError", "message": reason})
+
+    def _response(
+        self,
+        result: JsonObject,
+        *,
+        state_delta: dict[str, Json] | None = None,
+        artifact_delta: dict[str, int] | None = None,
+        error: JsonObject | None = None,
+    ) -> Event:
+        response = {"name": self._name, "response": result}
+        if self._call.get("id"):
+            response = {"id": self._call["id"], **response}
+        return Event(
+            id=self._id,
+            invocation_id=self._task.invocation_id,
+            author=self._agent.name,
+            content={"role": "user", "parts": [{"functionResponse": response}]},
+            state_delta=state_delta or {},
+            artifact_delta=artifact_delta or {},
+            error=error,
+            meta={"call": {"step": self._task.step, "index": self._task.index}},
+        )
+
+
+class _Artifacts:
+    """A call's way to artifacts: bytes are put at once, versions are listed when the call commits."""
+
+    def __init__(self, store: SessionStore, key: SessionKey, event_id: str) -> None:
+        self._store = store
+        self._key = key
+        self._event_id = event_id
+        self._saves = 0
+        self.saved: dict[str, int] = {}
+
+    async def save(self, name: str, data: bytes, mime_type: str) -> int:
+        ordinal, self._saves = self._saves, self._saves + 1
+        version = await self._store.stage_artifact(
+            self._key, name, data, mime_type, event_id=self._event_id, ordinal=ordinal
+        )
+        reach("artifact.staged")
+        self.saved[name] = version
+        return version
+
+    async def load(self, name: str, version: int | None) -> Artifact:
+        row, data = await self._store.load_artifact(self._key, name, version=version, event_id=self._event_id)
+        return Artifact(name=row.name, version=row.version, mime_type=row.mime_type, data=data)
+
+    async def names(self) -> list[str]:
+        return [row.name for row in await self._store.list_artifacts(self._key, event_id=self._event_id)]

@@ -1,0 +1,26 @@
+"""``perdure chat``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli.common import DEFAULT_DATA, DataOption, find_settings
+from perdure.types import SessionKey
+
+__all__ = ["chat"]
+
+
+def chat(
+    app: Annotated[str, typer.Argument(help="The agent's name.")],
+    user: Annotated[str, typer.Option(help="Who is talking.")] = "user",
+    session: Annotated[str, typer.Option(help="Which conversation; it goes on where it was.")] = "chat",
+    reopen: Annotated[bool, typer.Option("--reopen", help="Open the session again if it was ended.")] = False,
+    data: DataOption = DEFAULT_DATA,
+) -> None:
+    """Talk to an agent. Ctrl-C cancels a running turn; /help lists the commands."""
+    from cli.conversation import converse
+
+    key = SessionKey(app=app, user_id=user, session_id=session)
+    converse(find_settings(data), key, reopen=reopen)

@@ -1,0 +1,112 @@
+"""What several commands need: the settings of this folder, the store, a client of Temporal, the Runner."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from perdure.errors import InvalidOption, PerdureError
+from perdure.settings import Settings
+from perdure.types import SessionKey
+
+if TYPE_CHECKING:  # the store and Temporal take a second to import, which `--help` need not pay
+    from gateway.runner import Runner
+    from storage.sessions import SessionStore
+
+__all__ = [
+    "DEFAULT_DATA",
+    "DataOption",
+    "JsonOption",
+    "NotReachable",
+    "SessionArgument",
+    "find_settings",
+    "open_runner",
+    "open_store",
+    "session_key",
+]
+
+DEFAULT_DATA = Path(".perdure")
+DataOption = Annotated[
+    Path,
+    typer.Option(
+        "--data", envvar="PERDURE_DATA", help="The folder of perdure dev; settings given by hand go first."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+SessionArgument = Annotated[
+    str, typer.Argument(metavar="APP/USER/SESSION", help="The session, as list prints it.")
+]
+
+
+class NotReachable(PerdureError):
+    """A server that the command needs does not answer. Start it, or check its address."""
+
+
+def find_settings(data: Path) -> Settings:
+    """The settings from the environment and ``.env``, and what they leave open from ``perdure dev``."""
+    from embedded import devfile
+
+    return devfile.settings_in(data, Settings())
+
+
+def session_key(text: str) -> SessionKey:
+    """The key that ``app/user/session`` names.
+
+    Raises:
+        InvalidOption: it is not three parts.
+    """
+    try:
+        return SessionKey.parse(text)
+    except PerdureError as error:
+        raise InvalidOption(
+            f"{text!r} names no session; it has to be APP/USER/SESSION, as list prints it"
+        ) from error
+
+
+@asynccontextmanager
+async def open_store(settings: Settings) -> AsyncIterator[SessionStore]:
+    """The store of these settings, closed at the end.
+
+    Raises:
+        NotReachable: the database does not answer, or has no tables yet.
+    """
+    import worker
+
+    _check_file(settings.database_url)
+    store = await worker.open_store(settings)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def _check_file(database_url: str) -> None:
+    path = database_url.removeprefix("sqlite:///")
+    if path != database_url and not Path(path).exists():
+        raise NotReachable(
+            f"there is no database at {path}: start perdure dev here, or name its folder with --data"
+        )
+
+
+@asynccontextmanager
+async def open_runner(settings: Settings) -> AsyncIterator[Runner]:
+    """A Runner over the store and Temporal.
+
+    Raises:
+        NotReachable: the database or Temporal does not answer.
+    """
+    from gateway.runner import Runner, connect
+
+    async with open_store(settings) as store:
+        try:
+            client = await connect(settings)
+        except RuntimeError as error:
+            raise NotReachable(
+                f"Temporal does not answer at {settings.temporal_address}: start perdure dev here, "
+                f"name its folder with --data, or set PERDURE_TEMPORAL_ADDRESS ({error})"
+            ) from error
+        yield Runner(client, store, task_queue=settings.task_queue)

@@ -1,0 +1,214 @@
+"""A conversation in the terminal, or over a pipe.
+
+A message goes out under an id of its own and is sent again under it until Temporal has
+taken it. So a conversation outlives workers and Temporal alike: they come back, the
+answer comes. Calls and answers are shown as the database has them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import uuid
+from collections.abc import Iterator
+
+from temporalio.service import RPCError, RPCStatusCode
+
+from cli import render
+from cli.common import open_runner
+from gateway.runner import Runner
+from perdure.errors import InvocationNotFound, PerdureError, SessionNotFound
+from perdure.settings import Settings
+from perdure.types import Event, SessionKey
+
+__all__ = ["Chat", "converse", "is_answer"]
+
+_LOOK_EVERY = 0.3
+_AGAIN_AFTER = 1.0
+_AWAY = frozenset({RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED})
+
+HELP = """\
+/rewind [INVOCATION]  undo the last turn, or everything from an invocation on
+/redo                 undo the last rewind
+/state                show the session's state
+/artifacts            list its artifacts
+/history              show its events
+/quit                 leave; the session stays"""
+
+
+def converse(settings: Settings, key: SessionKey, *, reopen: bool) -> None:
+    """Talk until /quit, Ctrl-D or the end of the pipe. Returns; the session stays."""
+    with asyncio.Runner() as loop:
+        opened = open_runner(settings)
+        runner = loop.run(opened.__aenter__())
+        try:
+            _talk(loop, Chat(runner, key, reopen=reopen))
+        finally:
+            loop.run(opened.__aexit__(None, None, None))
+
+
+class Chat:
+    """One conversation; it prints what it is told.
+
+    Args:
+        runner: talks to the session.
+        key: the session.
+        reopen: whether the first message may open an ended session again.
+    """
+
+    def __init__(self, runner: Runner, key: SessionKey, *, reopen: bool = False) -> None:
+        self._runner = runner
+        self._store = runner.store
+        self._key = key
+        self._reopen = reopen
+        self._last_rewind: str | None = None
+
+    async def greet(self) -> None:
+        """Say where we are."""
+        try:
+            session = await self._store.get(self._key, max_events=0)
+        except SessionNotFound:
+            print(f"{self._key}: a new session. /help lists the commands.")
+        else:
+            print(f"{self._key}: {session.head} events so far. /help lists the commands.")
+
+    async def say(self, text: str) -> None:
+        """Send a message, show what comes of it as it comes, and return when the turn has ended."""
+        message_id = uuid.uuid4().hex
+        seen = await self._head()
+        turn = asyncio.create_task(self._ask(text, message_id))
+        try:
+            while not turn.done():
+                await asyncio.wait([turn], timeout=_LOOK_EVERY)
+                seen = await self._show_after(seen)
+        except asyncio.CancelledError:
+            turn.cancel()
+            await self._runner.cancel(self._key, message_id)
+            print("(cancelled)")
+            return
+        await turn
+        self._reopen = False
+
+    async def command(self, line: str) -> None:
+        """Run a ``/command``."""
+        name, _, rest = line[1:].partition(" ")
+        known = {
+            "rewind": self._rewind,
+            "redo": self._redo,
+            "state": self._state,
+            "artifacts": self._artifacts,
+            "history": self._history,
+        }
+        if name in known:
+            await known[name](rest.strip())
+        else:
+            print(HELP)
+
+    async def _ask(self, text: str, message_id: str) -> None:
+        told = False
+        while True:
+            try:
+                await self._runner.ask(self._key, text, message_id=message_id, reopen=self._reopen)
+            except RPCError as error:
+                if error.status not in _AWAY:
+                    raise
+                if not told:
+                    print("Temporal does not answer; the message waits for it …")
+                told = True
+                await asyncio.sleep(_AGAIN_AFTER)
+            else:
+                return
+
+    async def _show_after(self, seen: int) -> int:
+        try:
+            events = await self._store.log(self._key, after=seen)
+        except SessionNotFound:
+            return seen
+        for event in events:
+            self._show(event)
+        return events[-1].seq if events else seen
+
+    def _show(self, event: Event) -> None:
+        if event.id == f"{event.invocation_id}:user":  # what was just typed
+            return
+        mark = "" if is_answer(event) else "  "
+        for line in render.describe(event):
+            print(f"{mark}{line}", flush=True)
+
+    async def _head(self) -> int:
+        try:
+            return (await self._store.get(self._key, max_events=0)).head
+        except SessionNotFound:
+            return 0
+
+    async def _rewind(self, target: str) -> None:
+        done = await self._runner.rewind(self._key, target or await self._last_turn())
+        self._last_rewind = done.request_id
+        await self._state("")
+
+    async def _redo(self, _: str) -> None:
+        if self._last_rewind is None:
+            raise InvocationNotFound(
+                "nothing was rewound in this chat; /rewind takes a rewind's id from /history too"
+            )
+        await self._rewind(self._last_rewind)
+
+    async def _last_turn(self) -> str:
+        events = (await self._store.get(self._key)).events
+        asked = [event.invocation_id for event in events if event.id == f"{event.invocation_id}:user"]
+        if not asked:
+            raise InvocationNotFound(f"{self._key} has no turn to undo")
+        return asked[-1]
+
+    async def _state(self, _: str) -> None:
+        state = (await self._store.get(self._key, max_events=0)).state
+        for line in render.state_lines(state) if state else ["no state"]:
+            print(f"  {line}")
+
+    async def _artifacts(self, _: str) -> None:
+        artifacts = await self._store.list_artifacts(self._key)
+        for artifact in artifacts:
+            print(
+                f"  {artifact.name}  version {artifact.version}  {artifact.mime_type}  {artifact.size} bytes"
+            )
+        if not artifacts:
+            print("  no artifacts")
+
+    async def _history(self, _: str) -> None:
+        render.show(render.event_table(await self._store.log(self._key)))
+
+
+def is_answer(event: Event) -> bool:
+    """Whether the event is words for the user, and not a call, a result or the runtime's own record."""
+    if event.author in ("user", "perdure"):
+        return False
+    parts = (event.content or {}).get("parts") or ()
+    return not any("functionCall" in part or "functionResponse" in part for part in parts)
+
+
+def _talk(loop: asyncio.Runner, chat: Chat) -> None:
+    loop.run(chat.greet())
+    for line in _lines():
+        try:
+            loop.run(chat.command(line) if line.startswith("/") else chat.say(line))
+        except PerdureError as error:
+            print(f"{type(error).__name__}: {error}", flush=True)
+
+
+def _lines() -> Iterator[str]:
+    """What is typed, or comes through a pipe, until /quit, Ctrl-D or Ctrl-C."""
+    typed = sys.stdin.isatty()
+    if typed:
+        import readline  # noqa: F401 - gives input() editing and history
+    while True:
+        try:
+            line = input("> " if typed else "").strip()
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return
+        if line in ("/quit", "/exit"):
+            return
+        if line and not typed:
+            print(f"> {line}", flush=True)
+        if line:
+            yield line

@@ -1,0 +1,116 @@
+"""``perdure dev``: everything on one machine; ``perdure worker``: the production process."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.cluster import without_password
+from cli.common import DEFAULT_DATA, DataOption
+from perdure.settings import Settings
+
+if TYPE_CHECKING:
+    from embedded.stack import Stack
+
+__all__ = ["dev", "worker"]
+
+SpecArgument = Annotated[
+    list[str], typer.Argument(metavar="SPEC...", help="Modules or files that define agents.")
+]
+
+
+def dev(
+    specs: SpecArgument,
+    data: DataOption = DEFAULT_DATA,
+    port: Annotated[int | None, typer.Option(help="Temporal's port; default: as last time, or 7233.")] = None,
+    ui_port: Annotated[int | None, typer.Option(help="The Temporal UI's port; default: 8233.")] = None,
+    ui: Annotated[bool, typer.Option("--ui/--no-ui", help="Run the Temporal UI.")] = True,
+) -> None:
+    """Run agents on this machine: Temporal and its UI, a worker, SQLite, a folder of artifacts.
+
+    What dies is started again. Ctrl-C stops it; twice stops it at once. The next run on the same
+    folder goes on where this one was.
+    """
+    from embedded.stack import Stack
+    from perdure.registry import load_agents
+
+    agents = list(load_agents(specs))
+    stack = Stack(specs, data=data, port=port, ui_port=ui_port, ui=ui, say=_say)
+    asyncio.run(_run(stack, agents, data))
+
+
+def worker(
+    agents: Annotated[
+        list[str] | None, typer.Option(help="A module or file that defines agents; may be given again.")
+    ] = None,
+) -> None:
+    """Run a worker: the production process. Its settings are the PERDURE_* variables.
+
+    SIGTERM lets running activities finish, for as long as PERDURE_GRACEFUL_SHUTDOWN says.
+    """
+    import worker as process
+
+    settings = Settings()
+    process.main(settings.model_copy(update={"agents": agents}) if agents else settings)
+
+
+async def _run(stack: Stack, agents: list[str], data: Path) -> None:
+    stop, stop_now = asyncio.Event(), asyncio.Event()
+
+    def asked_to_stop() -> None:
+        (stop_now if stop.is_set() else stop).set()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, asked_to_stop)
+    _say("starting Temporal and a worker …")
+    if await _unless(stop, stack.start()):
+        _introduce(stack, agents, data)
+        await _unless(stop, stack.watch())
+    _say("stopping; Ctrl-C again stops it at once")
+    if not await _unless(stop_now, stack.stop()):
+        await stack.kill()
+    _say("stopped")
+
+
+async def _unless(event: asyncio.Event, work: Coroutine[object, object, None]) -> bool:
+    """Do the work, or cancel it when the event is set first; whether it was done."""
+    task, waiter = asyncio.ensure_future(work), asyncio.ensure_future(event.wait())
+    await asyncio.wait([task, waiter], return_when=asyncio.FIRST_COMPLETED)
+    waiter.cancel()
+    if not task.done():
+        task.cancel()
+        await asyncio.wait([task])
+    if task.cancelled():
+        return False
+    task.result()
+    return True
+
+
+def _introduce(stack: Stack, agents: list[str], data: Path) -> None:
+    settings = stack.settings
+    model = (
+        f"a stand-in at {settings.model_base_url}; it answers by rule (GEMINI_API_KEY brings Gemini itself)"
+    )
+    lines = {
+        "agents": ", ".join(agents),
+        "Temporal": f"{settings.temporal_address}  namespace {settings.temporal_namespace}",
+        "Temporal UI": stack.temporal.ui_url or "off",
+        "task queue": settings.task_queue,
+        "database": without_password(settings.database_url),
+        "artifacts": settings.artifacts_url,
+        "model": model if stack.standin is not None else settings.model_base_url or "Gemini",
+        "logs": str(data / "logs"),
+    }
+    for name, value in lines.items():
+        _say(f"  {name:<12} {value}")
+    where = "" if data == DEFAULT_DATA else f" --data {data}"
+    _say(f"ready. Talk to it with: perdure chat {agents[0]}{where}   Stop it with Ctrl-C.")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

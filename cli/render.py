@@ -1,0 +1,127 @@
+"""Sessions and events as a person reads them, and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from perdure.types import ArtifactVersion, Event, Json, JsonObject, Session
+
+__all__ = ["as_json", "describe", "event_table", "one_line", "session_table", "show", "state_lines"]
+
+_WIDTH = 160
+
+
+def as_json(value: Any) -> str:
+    """JSON of records, times and all."""
+    return json.dumps(_plain(value), indent=2, ensure_ascii=False)
+
+
+def describe(event: Event) -> Iterator[str]:
+    """What happened, one line each: words, calls, results, rewinds, summaries, errors."""
+    if event.rewind is not None:
+        yield f"rewound to before {event.rewind.get('before')}"
+    if event.compaction is not None:
+        covered = f"{event.compaction.get('start')} to {event.compaction.get('end')}"
+        yield f"summary of {covered}: {one_line(event.text)}"
+    else:
+        for part in (event.content or {}).get("parts") or ():
+            yield from _part(part)
+    for name, version in event.artifact_delta.items():
+        yield f"saved {name}, version {version}"
+    if event.error is not None:
+        yield f"{event.error.get('type')}: {event.error.get('message')}"
+    elif event.meta.get("interrupted"):
+        yield f"interrupted: {event.meta.get('reason') or 'asked to'}"
+
+
+def one_line(value: Json, width: int = _WIDTH) -> str:
+    """A value on one line of at most `width` characters."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = " ".join(text.split())
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def state_lines(state: Mapping[str, Json]) -> Iterator[str]:
+    """State, one key a line, sorted."""
+    for key in sorted(state):
+        yield f"{key} = {one_line(state[key])}"
+
+
+def session_table(sessions: Sequence[Session]) -> Table:
+    """A table of sessions, in the order given."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("SESSION", "EVENTS", "VERSION", "CHANGED", "ENDED"):
+        table.add_column(title, overflow="fold")
+    for session in sessions:
+        ended = _when(session.ended_at) if session.ended_at else ""
+        table.add_row(
+            Text(str(session.key)), str(session.head), str(session.version), _when(session.updated_at), ended
+        )
+    return table
+
+
+def event_table(events: Sequence[Event]) -> Table:
+    """A table of events; those that were rewound are marked and dimmed."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("SEQ", "", "INVOCATION", "AUTHOR", "WHAT", "STATE"):
+        table.add_column(title, overflow="fold")
+    for event in events:
+        table.add_row(
+            str(event.seq),
+            "" if event.live else "rewound",
+            Text(event.invocation_id),
+            Text(event.author),
+            Text("\n".join(describe(event))),
+            Text("\n".join(_changes(event.state_delta))),
+            style=None if event.live else "dim",
+        )
+    return table
+
+
+def show(table: Table) -> None:
+    """Print a table. Into a pipe there is no width to fit; folded at 80 columns it would help nobody."""
+    terminal = Console(highlight=False)
+    (terminal if terminal.is_terminal else Console(highlight=False, width=200)).print(table)
+
+
+def _part(part: JsonObject) -> Iterator[str]:
+    if call := part.get("functionCall"):
+        arguments = ", ".join(
+            f"{name}={one_line(value, 60)}" for name, value in (call.get("args") or {}).items()
+        )
+        yield f"{call.get('name')}({arguments})"
+    elif response := part.get("functionResponse"):
+        yield f"{response.get('name')} → {one_line(response.get('response'))}"
+    elif part.get("text"):
+        yield f"(thought) {one_line(part['text'])}" if part.get("thought") else part["text"].strip()
+    elif kind := next((name for name in ("inlineData", "fileData") if name in part), None):
+        yield f"[{part[kind].get('mimeType', 'data')}]"
+
+
+def _changes(delta: Mapping[str, Json]) -> Iterator[str]:
+    for key, value in delta.items():
+        yield f"-{key}" if value is None else f"{key} = {one_line(value, 60)}"
+
+
+def _when(time: datetime) -> str:
+    return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Event | Session | ArtifactVersion):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if dataclasses.is_dataclass(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.isoformat() if isinstance(value, datetime) else value

@@ -1,0 +1,183 @@
+"""``perdure sessions``: look at sessions and steer them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from cli import render
+from cli.common import (
+    DEFAULT_DATA,
+    DataOption,
+    JsonOption,
+    SessionArgument,
+    find_settings,
+    open_runner,
+    open_store,
+    session_key,
+)
+from perdure.errors import InvalidOption
+from perdure.settings import Settings
+from perdure.types import Session, SessionKey
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Look at sessions and steer them.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command("list")
+def list_(
+    application: Annotated[
+        str | None, typer.Argument(metavar="[APP]", help="An agent's name; default: all that run here.")
+    ] = None,
+    user: Annotated[str | None, typer.Option(help="Only this user's.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many of an app.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="Go on after an earlier list, which printed it.")] = None,
+    data: DataOption = DEFAULT_DATA,
+    json: JsonOption = False,
+) -> None:
+    """List sessions, the last changed first."""
+    settings = find_settings(data)
+    apps = [application] if application else _apps(settings)
+    asyncio.run(_list(settings, apps, user=user, limit=limit, cursor=cursor, json=json))
+
+
+@app.command()
+def show(
+    session: SessionArgument,
+    live: Annotated[bool, typer.Option("--live", help="Leave out what was rewound.")] = False,
+    data: DataOption = DEFAULT_DATA,
+    json: JsonOption = False,
+) -> None:
+    """Show a session: every event, also the rewound ones, its state and its artifacts."""
+    asyncio.run(_show(find_settings(data), session_key(session), live=live, json=json))
+
+
+@app.command()
+def context(session: SessionArgument, data: DataOption = DEFAULT_DATA, json: JsonOption = False) -> None:
+    """Show what the model is told: the summary, if there is one, and the events after it."""
+    asyncio.run(_context(find_settings(data), session_key(session), json=json))
+
+
+@app.command()
+def rewind(
+    session: SessionArgument,
+    invocation: Annotated[
+        str, typer.Argument(help="The first invocation to undo; a rewind's own id is redo.")
+    ],
+    data: DataOption = DEFAULT_DATA,
+    json: JsonOption = False,
+) -> None:
+    """Rewind a session to just before an invocation. A running turn is cancelled first."""
+    asyncio.run(_rewind(find_settings(data), session_key(session), invocation, json=json))
+
+
+@app.command()
+def end(session: SessionArgument, data: DataOption = DEFAULT_DATA, json: JsonOption = False) -> None:
+    """Close a session and print its final state. Twice is the same as once."""
+    asyncio.run(_end(find_settings(data), session_key(session), json=json))
+
+
+def _apps(settings: Settings) -> list[str]:
+    if not settings.agents:
+        raise InvalidOption("which app's sessions? Name it: perdure sessions list APP")
+    from perdure.registry import load_agents
+
+    return list(load_agents(settings.agents))
+
+
+async def _list(
+    settings: Settings, apps: Sequence[str], *, user: str | None, limit: int, cursor: str | None, json: bool
+) -> None:
+    sessions: list[Session] = []
+    cursors: dict[str, str] = {}
+    async with open_store(settings) as store:
+        for name in apps:
+            page = await store.list_sessions(name, user, limit=limit, cursor=cursor)
+            sessions += page.sessions
+            if page.next_cursor:
+                cursors[name] = page.next_cursor
+    if json:
+        print(render.as_json({"sessions": [_summary(session) for session in sessions], "next": cursors}))
+        return
+    if not sessions:
+        print(f"no sessions of {', '.join(apps)}" + (f" for user {user}" if user else ""))
+        return
+    render.show(render.session_table(sorted(sessions, key=lambda session: session.updated_at, reverse=True)))
+    for name, after in cursors.items():
+        print(f"more: perdure sessions list {name} --cursor {after}")
+
+
+async def _show(settings: Settings, key: SessionKey, *, live: bool, json: bool) -> None:
+    async with open_store(settings) as store:
+        session = await store.get(key, max_events=0)
+        events = [event for event in await store.log(key) if event.live or not live]
+        artifacts = await store.list_artifacts(key)
+    if json:
+        shown = {**_summary(session), "state": session.state, "events": events, "artifacts": artifacts}
+        print(render.as_json(shown))
+        return
+    render.show(render.session_table([session]))
+    print()
+    render.show(render.event_table(events))
+    print("\nSTATE")
+    for line in render.state_lines(session.state):
+        print(f"  {line}")
+    print("\nARTIFACTS")
+    for artifact in artifacts:
+        print(f"  {artifact.name}  version {artifact.version}  {artifact.mime_type}  {artifact.size} bytes")
+
+
+async def _context(settings: Settings, key: SessionKey, *, json: bool) -> None:
+    async with open_store(settings) as store:
+        found = await store.context(key)
+    if json:
+        print(render.as_json({"summary": found.summary, "events": list(found.events)}))
+        return
+    if found.summary is not None:
+        print("SUMMARY\n" + found.summary.text + "\n")
+    render.show(render.event_table(found.events))
+
+
+async def _rewind(settings: Settings, key: SessionKey, invocation: str, *, json: bool) -> None:
+    async with open_runner(settings) as runner:
+        done = await runner.rewind(key, invocation)
+        session = await runner.store.get(key, max_events=0)
+    if json:
+        print(render.as_json({"request_id": done.request_id, "seq": done.seq, "state": session.state}))
+        return
+    print(f"{key} is as it was before {invocation}.")
+    print(f"To undo that: perdure sessions rewind {key} {done.request_id}")
+    for line in render.state_lines(session.state):
+        print(f"  {line}")
+
+
+async def _end(settings: Settings, key: SessionKey, *, json: bool) -> None:
+    async with open_runner(settings) as runner:
+        session = await runner.end(key)
+    if json:
+        print(render.as_json({**_summary(session), "state": session.state}))
+        return
+    print(f"{key} is ended. Its final state:")
+    for line in render.state_lines(session.state):
+        print(f"  {line}")
+
+
+def _summary(session: Session) -> dict[str, Any]:
+    return {
+        "session": str(session.key),
+        "app": session.key.app,
+        "user_id": session.key.user_id,
+        "session_id": session.key.session_id,
+        "version": session.version,
+        "epoch": session.epoch,
+        "head": session.head,
+        "projection": session.projection,
+        "metadata": session.metadata,
+        "created_at": session.created_at,
+        "updated_at": session.updated_at,
+        "ended_at": session.ended_at,
+    }

@@ -1,0 +1,1 @@
+"""What ``perdure dev`` and the tests start: a Temporal dev server, Postgres, and their supervision."""

@@ -1,0 +1,1 @@
+"""The service face of Perdure: one ``Runner`` over Temporal and the store."""

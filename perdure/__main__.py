@@ -1,0 +1,28 @@
+"""The ``perdure`` command, also as ``python -m perdure``.
+
+The one module of this package that reaches up: it puts the rooms (cli, gateway, embedded,
+workflows, activities, storage, worker) on the path. In a checkout they stand at its root;
+installed, they live in ``perdure/_runtime``, because names like ``workflows`` belong to
+others too. They come first, so that the runtime finds its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line; ends the process with its exit code."""
+    package = Path(__file__).resolve().parent
+    installed = package / "_runtime"
+    sys.path.insert(0, str(installed if installed.is_dir() else package.parent))
+    from cli.main import run
+
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""An agent: a name, a model, an instruction, and the tools that it may use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from perdure.checks import check_int, check_kind, check_seconds, check_text
+from perdure.errors import InvalidAgent, InvalidContent
+from perdure.jsonvalues import json_copy
+from perdure.tool import Tool, tool
+from perdure.types import Json
+
+__all__ = ["DEFAULT_MODEL", "Agent", "Compaction", "Limits"]
+
+DEFAULT_MODEL = "gemini-3-flash-preview"
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+_TAKEN_NAMES = frozenset({"user", "perdure"})
+"""The other authors of events."""
+
+_NOT_GENERATION = {
+    "tools": "tools=[...]",
+    "systeminstruction": "instruction=...",
+    "automaticfunctioncalling": "nothing: the runtime itself calls the tools",
+    "httpoptions": "the worker's settings",
+    "cachedcontent": "nothing: it would stand in for the instruction and the tools",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compaction:
+    """When the older part of a conversation is summed up, so that prompts stay short.
+
+    Args:
+        interval: after how many invocations, 1 or more.
+        overlap: how many of the last summed-up invocations the model still sees in full,
+            and the next summary takes in again; at least 0 and less than ``interval``.
+        model: who writes the summary; the agent's own model where None.
+        prompt: what it is asked; a general request for a summary where None.
+
+    Raises:
+        InvalidAgent: numbers that make no sense together.
+    """
+
+    interval: int
+    overlap: int = 0
+    model: str | None = None
+    prompt: str | None = None
+
+    def __post_init__(self) -> None:
+        check_int("Compaction.interval", self.interval, least=1)
+        check_int("Compaction.overlap", self.overlap, least=0)
+        if self.overlap >= self.interval:
+            raise InvalidAgent(
+                f"Compaction(interval={self.interval}, overlap={self.overlap}): each summary would take in "
+                "nothing but what the one before did; overlap must be less than interval"
+            )
+        for name in ("model", "prompt"):
+            check_text(f"Compaction.{name}", getattr(self, name), optional=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How far a turn may go. What goes past a limit ends in a typed error, and the session lives on.
+
+    Args:
+        steps: model calls a turn.
+        model_timeout: seconds one try of a model call may take.
+        model_attempts: tries of one model call, if it fails in a way that may pass.
+        tool_timeout: seconds one run of a tool may take that sets no ``timeout`` of its own.
+        tool_attempts: tries of one tool call when it is the worker that dies. (When the tool
+            itself raises, its own ``retries`` count.)
+
+    Raises:
+        InvalidAgent: a limit that is not above 0.
+    """
+
+    steps: int = 32
+    model_timeout: float = 120.0
+    model_attempts: int = 10
+    tool_timeout: float = 300.0
+    tool_attempts: int = 5
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "model_attempts", "tool_attempts"):
+            check_int(f"Limits.{name}", getattr(self, name), least=1)
+        for name in ("model_timeout", "tool_timeout"):
+            check_seconds(f"Limits.{name}", getattr(self, name))
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Agent:
+    """Who answers in a session. Defined at the top level of a module that a worker loads.
+
+    Changing one never breaks a session that is running: the next step simply uses what
+    the worker then has.
+
+    Args:
+        name: what sessions know it by; letters, digits, ``_``, ``.`` and ``-``.
+        model: a Gemini model.
+        instruction: what it is and how it should behave; may name state keys, as in
+            ``Counters: {counters?}`` (see :mod:`perdure.instructions`).
+        description: what it is good for, for people and other agents.
+        tools: functions, or what ``@tool`` made of them; kept as a tuple of :class:`Tool`.
+        compaction: when to sum up; never where None.
+        limits: how far a turn may go; ``Limits()`` where None.
+        generation: further fields of google-genai's ``GenerateContentConfig``, as JSON:
+            ``{"temperature": 0.2, "thinking_config": {"thinking_budget": 0}}``.
+
+    Raises:
+        InvalidAgent: something in it cannot work; the message says what to do.
+    """
+
+    name: str
+    model: str
+    instruction: str
+    description: str
+    tools: tuple[Tool, ...]
+    compaction: Compaction | None
+    limits: Limits
+    generation: dict[str, Json] | None = field(hash=False)
+
+    def __init__(
+        self,
+        name: str,
+        model: str = DEFAULT_MODEL,
+        instruction: str = "",
+        description: str = "",
+        tools: Iterable[Tool | Callable[..., Any]] = (),
+        compaction: Compaction | None = None,
+        limits: Limits | None = None,
+        generation: Mapping[str, Json] | None = None,
+    ) -> None:
+        _check_name(name)
+        what = f"agent {name!r}"
+        check_text(f"{what}: model", model)
+        check_text(f"{what}: instruction", instruction, empty=True)
+        check_text(f"{what}: description", description, empty=True)
+        check_kind(f"{what}: compaction", compaction, Compaction, optional=True)
+        check_kind(f"{what}: limits", limits, Limits, optional=True)
+        fields = {
+            "name": name,
+            "model": model,
+            "instruction": instruction,
+            "description": description,
+            "tools": _tools(tools, what),
+            "compaction": compaction,
+            "limits": limits or Limits(),
+            "generation": _generation(generation, what),
+        }
+        for field_name, value in fields.items():
+            object.__setattr__(self, field_name, value)  # the dataclass is frozen from here on
+
+    def tool(self, name: str) -> Tool | None:
+        """The tool of that name, or None."""
+        return next((found for found in self.tools if found.name == name), None)
+
+    def __repr__(self) -> str:
+        tools = ", ".join(item.name for item in self.tools)
+        return f"Agent({self.name!r}, model={self.model!r}, tools=[{tools}])"
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidAgent(
+            f"{name!r} cannot be the name of an agent: up to 64 ASCII letters, digits, _ . and -, "
+            "beginning with a letter or _"
+        )
+    if name.lower() in _TAKEN_NAMES:
+        raise InvalidAgent(f"an agent cannot be named {name!r}: events of others are signed with it")
+
+
+def _tools(given: object, what: str) -> tuple[Tool, ...]:
+    if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
+        raise InvalidAgent(f"{what}: tools is {given!r}; it is a list of functions")
+    tools: dict[str, Tool] = {}
+    for item in given:
+        if not callable(item):
+            raise InvalidAgent(f"{what}: {item!r} in tools is not a function nor what @tool made of one")
+        declared = item if isinstance(item, Tool) else tool(item)
+        if declared.name in tools:
+            raise InvalidAgent(
+                f"{what} has two tools named {declared.name!r}; the model could not tell them apart: "
+                "rename one with tool(name='...')"
+            )
+        tools[declared.name] = declared
+    return tuple(tools.values())
+
+
+def _generation(given: object, what: str) -> dict[str, Json] | None:
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        raise InvalidAgent(f"{what}: generation is {given!r}; it is a dict of GenerateContentConfig fields")
+    for key in given:
+        instead = _NOT_GENERATION.get(str(key).replace("_", "").lower())
+        if instead:
+            raise InvalidAgent(f"{what}: generation has {key!r}, which the runtime sets; use {instead}")
+    try:
+        copied: dict[str, Json] = json_copy(given, "generation")
+    except InvalidContent as error:
+        raise InvalidAgent(f"{what}: {error}") from error
+    return copied

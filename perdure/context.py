@@ -1,0 +1,244 @@
+"""What a tool is told about the call it serves, and what it can reach: state and artifacts.
+
+A tool asks for it with a parameter annotated :class:`ToolContext`. The methods are
+coroutines. A sync tool runs in a thread of its own, where there is nothing to await
+them with: calling one there only makes a coroutine that never runs. Such a tool uses
+the same methods of :attr:`ToolContext.blocking`::
+
+    @tool
+    def save_note(text: str, context: ToolContext) -> str:
+        context.blocking.save_artifact("note.txt", text)
+        return "saved"
+"""
+
+from __future__ import annotations
+
+import asyncio
+import mimetypes
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from threading import Event
+from typing import Any, Protocol, TypeVar
+
+from perdure.errors import InvalidContent
+from perdure.state import State
+from perdure.types import Json, SessionKey
+
+__all__ = ["Artifact", "ArtifactAccess", "BlockingArtifacts", "ToolContext"]
+
+T = TypeVar("T")
+
+_NOWHERE = SessionKey(app="app", user_id="user", session_id="session")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Artifact:
+    """One version of an artifact, with its bytes."""
+
+    name: str
+    version: int
+    mime_type: str
+    data: bytes
+
+    @property
+    def text(self) -> str:
+        """The bytes as UTF-8 text.
+
+        Raises:
+            InvalidContent: they are not UTF-8; use ``data``.
+        """
+        try:
+            return self.data.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidContent(
+                f"version {self.version} of artifact {self.name!r} ({self.mime_type}) is not UTF-8 text "
+                f"(byte {error.start}); use its .data"
+            ) from None
+
+
+class ArtifactAccess(Protocol):
+    """How a context reaches artifacts. The runtime has one; a test may bring its own."""
+
+    async def save(self, name: str, data: bytes, mime_type: str) -> int:
+        """Save a new version and return its number."""
+
+    async def load(self, name: str, version: int | None) -> Artifact:
+        """Load one version, the newest where None is asked for. Raises ArtifactNotFound."""
+
+    async def names(self) -> list[str]:
+        """The names of what there is, sorted."""
+
+
+class ToolContext:
+    """The session, as one call of a tool sees it.
+
+    Made by the runtime. A unit test of a tool makes its own, with just what the tool
+    needs: ``ToolContext(state={"counters": {}})``.
+
+    Args:
+        state: the session's state; a plain mapping becomes a :class:`State`.
+        key: the session.
+        invocation_id: the turn this call belongs to.
+        call_id: the model's id for this call.
+        idempotency_key: the same for every attempt of this call and of no other; made from
+            the ids where None.
+        attempt: 1 for the first try of this call.
+        artifacts: how to reach artifacts; without it the artifact methods raise.
+        stop: set when the call should come to an end: cancelled, rewound, or out of time.
+    """
+
+    def __init__(
+        self,
+        *,
+        state: State | Mapping[str, Json] | None = None,
+        key: SessionKey = _NOWHERE,
+        invocation_id: str = "invocation",
+        call_id: str = "call",
+        idempotency_key: str | None = None,
+        attempt: int = 1,
+        artifacts: ArtifactAccess | None = None,
+        stop: Event | None = None,
+    ) -> None:
+        self.state = state if isinstance(state, State) else State(state)
+        self.key = key
+        self.invocation_id = invocation_id
+        self.call_id = call_id
+        self.idempotency_key = idempotency_key or f"{key}:{invocation_id}:{call_id}"
+        self.attempt = attempt
+        self._artifacts = artifacts
+        self._stop = stop or Event()
+        self._loop = _running_loop()
+
+    @property
+    def app(self) -> str:
+        """The agent's name."""
+        return self.key.app
+
+    @property
+    def user_id(self) -> str:
+        """Whose session it is."""
+        return self.key.user_id
+
+    @property
+    def session_id(self) -> str:
+        """The session's id, unique for this app and user."""
+        return self.key.session_id
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the call should come to an end; its result will not be used.
+
+        An async tool is cancelled as any task is. A sync tool cannot be stopped from
+        outside: one that runs long should look here now and then. Safe in any thread.
+        """
+        return self._stop.is_set()
+
+    @property
+    def blocking(self) -> BlockingArtifacts:
+        """The artifact methods for sync tools: they wait, in the tool's own thread."""
+        return BlockingArtifacts(self)
+
+    async def save_artifact(self, name: str, data: str | bytes, mime_type: str | None = None) -> int:
+        """Save a file that outlives the turn. It is listed once the call has succeeded.
+
+        Args:
+            name: may contain ``/``; with the prefix ``user:`` it belongs to the user and all
+                the user's sessions.
+            data: bytes, or text to be stored as UTF-8.
+            mime_type: guessed from the name where None.
+
+        Returns:
+            The version: 1 for the first, never used twice.
+
+        Raises:
+            InvalidName: the name is empty or could leave its folder.
+            InvalidContent: text that is not Unicode.
+        """
+        content = _encoded(name, data) if isinstance(data, str) else bytes(data)
+        guessed = mime_type or _guess(name, "text/plain" if isinstance(data, str) else None)
+        return await self._access().save(name, content, guessed)
+
+    async def load_artifact(self, name: str, version: int | None = None) -> Artifact:
+        """Load a file: the newest version, or the one asked for.
+
+        Raises:
+            ArtifactNotFound: there is no such artifact or version, or it was rewound.
+        """
+        return await self._access().load(name, version)
+
+    async def list_artifacts(self) -> list[str]:
+        """The names of the session's artifacts and the user's (``user:``), sorted."""
+        return await self._access().names()
+
+    def __repr__(self) -> str:
+        return f"ToolContext({self.key}, invocation_id={self.invocation_id!r}, call_id={self.call_id!r})"
+
+    def _access(self) -> ArtifactAccess:
+        if self._artifacts is None:
+            raise RuntimeError("this ToolContext was made without artifacts; pass ToolContext(artifacts=...)")
+        return self._artifacts
+
+    def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run an artifact method to its end from the thread of a sync tool."""
+        here = _running_loop()
+        if here is not None:
+            coroutine.close()
+            raise RuntimeError(
+                "context.blocking would stop the event loop that runs this code; "
+                "in async code await the same method of the context itself"
+            )
+        if self._loop is None:  # a unit test without a loop
+            return asyncio.run(coroutine)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def _belong_to(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+
+class BlockingArtifacts:
+    """:meth:`ToolContext.save_artifact`, ``load_artifact`` and ``list_artifacts``, without await.
+
+    Raises:
+        RuntimeError: called on a thread that runs an event loop, which it would block.
+    """
+
+    def __init__(self, context: ToolContext) -> None:
+        self._context = context
+
+    def save_artifact(self, name: str, data: str | bytes, mime_type: str | None = None) -> int:
+        """See :meth:`ToolContext.save_artifact`."""
+        return self._context._wait(self._context.save_artifact(name, data, mime_type))
+
+    def load_artifact(self, name: str, version: int | None = None) -> Artifact:
+        """See :meth:`ToolContext.load_artifact`."""
+        return self._context._wait(self._context.load_artifact(name, version))
+
+    def list_artifacts(self) -> list[str]:
+        """See :meth:`ToolContext.list_artifacts`."""
+        return self._context._wait(self._context.list_artifacts())
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _encoded(name: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidContent(
+            f"the text for artifact {name!r} has a lone surrogate at {error.start}; remove it, or save bytes"
+        ) from None
+
+
+def _guess(name: str, fallback: str | None) -> str:
+    # The table that comes with Python, not the machine's: every worker must guess the same.
+    guessed, encoding = mimetypes.MimeTypes().guess_type(f"file:{name.rsplit('/')[-1]}")
+    if encoding == "gzip":
+        return "application/gzip"
+    if guessed is None or encoding is not None:
+        return fallback or "application/octet-stream"
+    return guessed

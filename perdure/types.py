@@ -1,0 +1,134 @@
+"""The plain records of a session, shared by every layer.
+
+They hold JSON, not google-genai objects: a ``content`` is the wire form of a genai
+``Content`` (camelCase keys, bytes as base64), exactly as it came from the model. So an
+event reloads as it was whatever release of google-genai reads it, and workflows can
+import this module without importing a model client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote, unquote
+
+from perdure.errors import InvalidMessage
+
+__all__ = [
+    "ArtifactVersion",
+    "Event",
+    "Json",
+    "JsonObject",
+    "Session",
+    "SessionKey",
+    "text_of",
+]
+
+Json = Any
+"""A value that JSON can carry: None, bool, int, finite float, str, list, dict with str keys."""
+JsonObject = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SessionKey:
+    """What names a session: all three together. The same id under two users is two sessions."""
+
+    app: str
+    user_id: str
+    session_id: str
+
+    @property
+    def workflow_id(self) -> str:
+        """The id of the session's workflow: ``{app}/{user}/{session}``, each part percent-encoded."""
+        return "/".join(quote(part, safe="") for part in (self.app, self.user_id, self.session_id))
+
+    @classmethod
+    def parse(cls, workflow_id: str) -> SessionKey:
+        """The key behind a workflow id.
+
+        Raises:
+            InvalidMessage: it is not three non-empty parts.
+        """
+        parts = [unquote(part) for part in workflow_id.split("/")]
+        if len(parts) != 3 or not all(parts):
+            raise InvalidMessage(f"workflow id {workflow_id!r} is not app/user/session, each percent-encoded")
+        return cls(app=parts[0], user_id=parts[1], session_id=parts[2])
+
+    def __str__(self) -> str:
+        return self.workflow_id
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """One row of a session's log. ``seq``, ``state_undo`` and ``live`` are the store's to fill."""
+
+    id: str
+    invocation_id: str
+    author: str
+    """``user``, an agent's name, or ``perdure`` for what the runtime itself records."""
+    branch: str | None = None
+    content: JsonObject | None = None
+    state_delta: Mapping[str, Json] = field(default_factory=dict[str, Json])
+    state_undo: Mapping[str, Json] = field(default_factory=dict[str, Json])
+    artifact_delta: Mapping[str, int] = field(default_factory=dict[str, int])
+    compaction: JsonObject | None = None
+    """``{"start", "end", "tail"}`` seqs: it sums up start..end; the prompt keeps tail.. raw."""
+    rewind: JsonObject | None = None
+    """``{"before", "seq", "projection"}``: target, its seq, the projection until then."""
+    usage: JsonObject | None = None
+    error: JsonObject | None = None
+    """``{"type", "message"}`` where something went wrong that the session survived."""
+    meta: JsonObject = field(default_factory=dict[str, Any])
+    """What has no column: finish_reason, model_version, interrupted, turn_complete, call …"""
+    created_at: datetime | None = None
+    """Timezone-aware; the store's clock where the appender gives none. Never used for order."""
+    seq: int = 0
+    live: bool = True
+    partial: bool = False
+    """A piece of a streamed answer: never stored, changes nothing."""
+
+    @property
+    def text(self) -> str:
+        """The text a person would read: text parts joined, thoughts left out."""
+        return text_of(self.content)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Session:
+    """A session as one transaction saw it."""
+
+    key: SessionKey
+    version: int
+    epoch: int
+    head: int
+    projection: Sequence[Sequence[int | None]]
+    state: Mapping[str, Json] = field(default_factory=dict[str, Json])
+    """Session keys as they are, with the user's keys under ``user:`` and the app's under ``app:``."""
+    metadata: JsonObject = field(default_factory=dict[str, Any])
+    events: Sequence[Event] = ()
+    created_at: datetime
+    updated_at: datetime
+    ended_at: datetime | None = None
+    forked_from: JsonObject | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArtifactVersion:
+    """One saved version of an artifact. Versions start at 1 and are never used twice."""
+
+    name: str
+    version: int
+    mime_type: str
+    size: int
+    """In bytes."""
+    blob: str
+    """The content-addressed key of its bytes."""
+    created_at: datetime
+
+
+def text_of(content: JsonObject | None) -> str:
+    """The readable text of a content in wire form, thoughts left out."""
+    parts = (content or {}).get("parts") or ()
+    return "".join(part["text"] for part in parts if part.get("text") and not part.get("thought"))

@@ -1,0 +1,112 @@
+"""A store's artifacts: bytes in blobs, versions in rows."""
+
+from __future__ import annotations
+
+from perdure.errors import ArtifactNotFound, InvalidContent
+from perdure.types import ArtifactVersion, SessionKey
+from storage import artifacts
+from storage.names import check_name
+from storage.records import MAX_ID_BYTES, artifact_of
+from storage.session_row import must_find, must_lock
+from storage.storable import check_id, check_key
+from storage.store import Store
+
+__all__ = ["ArtifactStore"]
+
+
+class ArtifactStore(Store):
+    """Saves, loads and lists the artifacts of a session."""
+
+    async def stage_artifact(
+        self, key: SessionKey, name: str, data: bytes, mime_type: str, *, event_id: str, ordinal: int = 0
+    ) -> int:
+        """Store bytes under the next version of a name, to be listed by the event that names it.
+
+        Args:
+            key: the session that saves it.
+            name: ``user:`` names belong to the user and are not rewound.
+            data: the bytes; none at all are bytes too.
+            mime_type: kept as given.
+            event_id: the event whose ``artifact_delta`` is to name this version.
+            ordinal: which save of that event this is, so that a retry finds its own.
+
+        Returns:
+            The version; a retry gets the same one.
+
+        Raises:
+            InvalidName: a name that is empty, absolute, too long or has ``..`` in it.
+            InvalidContent: no bytes, or no usable MIME type.
+            SessionNotFound: there is no such session.
+        """
+        check_name(name)
+        check_key(key)
+        check_id(mime_type, f"the MIME type of artifact {name!r}")
+        check_id(event_id, "the event's id", max_bytes=MAX_ID_BYTES)
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise InvalidContent(f"artifact {name!r} is a {type(data).__name__}; give bytes")
+        blob = await self._blobs.write(key, bytes(data))
+        async with self._write(key) as conn:
+            await must_lock(conn, key)
+            return await artifacts.stage(
+                conn,
+                key,
+                name,
+                event_id=event_id,
+                ordinal=ordinal,
+                blob=blob,
+                mime_type=mime_type,
+                size=len(data),
+            )
+
+    async def load_artifact(
+        self, key: SessionKey, name: str, *, version: int | None = None, event_id: str | None = None
+    ) -> tuple[ArtifactVersion, bytes]:
+        """A live version of an artifact, and its bytes.
+
+        Args:
+            key: the session.
+            name: the artifact.
+            version: None means the newest live one.
+            event_id: also versions that are staged for this event.
+
+        Raises:
+            ArtifactNotFound: there is no such version, or it was rewound.
+            SessionNotFound, InvalidName: there is no such session, or can be no such name.
+        """
+        found = await self._seen(key, name, event_id)
+        match = next((row for row in found if version is None or row.version == version), None)
+        if match is None:
+            wanted = f"artifact {name!r}" if version is None else f"version {version} of artifact {name!r}"
+            raise ArtifactNotFound(f"{wanted} of {key} was never saved, or was rewound; list the artifacts")
+        return match, await self._blobs.read(match.blob)
+
+    async def list_artifacts(self, key: SessionKey, *, event_id: str | None = None) -> list[ArtifactVersion]:
+        """The newest live version of each artifact a session sees, by name; the user's included.
+
+        Args:
+            key: the session.
+            event_id: also versions that are staged for this event.
+
+        Raises:
+            SessionNotFound: there is no such session.
+        """
+        newest: dict[str, ArtifactVersion] = {}
+        for found in await self._seen(key, None, event_id):
+            newest.setdefault(found.name, found)
+        return sorted(newest.values(), key=lambda artifact: artifact.name)
+
+    async def artifact_versions(self, key: SessionKey, name: str) -> list[ArtifactVersion]:
+        """The live versions of an artifact, oldest first; none if it was never saved.
+
+        Raises:
+            SessionNotFound, InvalidName: there is no such session, or can be no such name.
+        """
+        return (await self._seen(key, name, None))[::-1]
+
+    async def _seen(self, key: SessionKey, name: str | None, event_id: str | None) -> list[ArtifactVersion]:
+        if name is not None:
+            check_name(name)
+        async with self._read(key) as conn:
+            row = await must_find(conn, key)
+            rows = await artifacts.visible(conn, key, row.projection, name=name, event_id=event_id)
+            return [artifact_of(found) for found in rows]

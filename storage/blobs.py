@@ -1,0 +1,123 @@
+"""The bytes of artifacts, on any fsspec filesystem, under the hash of what they are.
+
+A key is ``{app}/{user}/{first two digits}/{sha256}``: the owners escaped so that nothing
+can lead out of the root, no artifact name in it at all. The same bytes are stored once a
+user, a blob never changes, and writing it twice is harmless. Bytes come before the row
+that names them, so a crash between leaves a blob that nobody lists.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import uuid
+from pathlib import Path
+from urllib.parse import quote
+
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from perdure.errors import ArtifactNotFound, InvalidOption
+from perdure.types import SessionKey
+
+__all__ = ["BlobStore", "blob_key"]
+
+MAX_SEGMENT = 200
+"""Characters of an escaped owner; filesystems take 255."""
+
+
+def blob_key(key: SessionKey, data: bytes) -> str:
+    """Where these bytes of this user's belong, relative to the store's root."""
+    digest = hashlib.sha256(data).hexdigest()
+    return "/".join((_segment(key.app), _segment(key.user_id), digest[:2], digest))
+
+
+class BlobStore:
+    """Immutable blobs by key. fsspec's calls block, so they run in threads.
+
+    Args:
+        url: any fsspec URL: ``file://folder``, ``s3://bucket/prefix``, ``gs://…``, ``memory://name``.
+
+    Raises:
+        InvalidOption: no filesystem is known for that URL.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            # A listing kept from before would say that a blob is there which a cleaner took.
+            self._fs, self._root = url_to_fs(url, use_listings_cache=False)
+        except (ValueError, ImportError) as error:
+            raise InvalidOption(
+                f"no filesystem for the artifacts url ({error}); give file://, s3://, gs:// or memory://"
+            ) from error
+
+    async def write(self, key: SessionKey, data: bytes) -> str:
+        """Store bytes, unless they are there already.
+
+        Returns:
+            Their key.
+        """
+        return await asyncio.to_thread(self._write, key, data)
+
+    async def read(self, key: str) -> bytes:
+        """The bytes of a key.
+
+        Raises:
+            ArtifactNotFound: they are gone from the filesystem.
+        """
+        try:
+            data: bytes = await asyncio.to_thread(self._fs.cat_file, self._path(key))
+        except FileNotFoundError as error:
+            raise ArtifactNotFound(
+                f"blob {key} is listed in the database but gone from the artifacts folder; restore it"
+            ) from error
+        return data
+
+    def _write(self, key: SessionKey, data: bytes) -> str:
+        name = blob_key(key, data)
+        path = self._path(name)
+        if isinstance(self._fs, LocalFileSystem):
+            _write_file(Path(path), data)
+        elif not self._fs.exists(path):
+            self._fs.pipe_file(path, data)
+        return name
+
+    def _path(self, key: str) -> str:
+        return f"{self._root.rstrip('/')}/{key}"
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, and on the disk before anything refers to it."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with draft.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _segment(owner: str) -> str:
+    """One owner as one folder name: never ``.`` or ``..``, never with a slash, never too long."""
+    escaped = quote(owner, safe="").replace("~", "%7E")
+    if set(escaped) == {"."}:
+        escaped = escaped.replace(".", "%2E")
+    if len(escaped) <= MAX_SEGMENT:
+        return escaped
+    return f"{escaped[: MAX_SEGMENT - 70]}~{hashlib.sha256(owner.encode()).hexdigest()}"

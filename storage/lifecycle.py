@@ -1,0 +1,107 @@
+"""A session's beginning and end, and changes from outside a turn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import delete as delete_from
+from sqlalchemy import update as update_table
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from perdure.errors import EventConflict, SessionExists, VersionMismatch
+from perdure.types import Event, Json, JsonObject, Session, SessionKey
+from storage import log, state
+from storage.append import append_event, prepared
+from storage.records import same_event
+from storage.schema import artifacts, epoch_floor, events, sessions
+from storage.schema import state as state_table
+from storage.session_row import LockedSession, insert, lock, must_lock, now
+
+__all__ = ["create", "delete", "end", "update"]
+
+
+async def create(
+    conn: AsyncConnection, key: SessionKey, values: Mapping[str, Json], metadata: JsonObject
+) -> Session:
+    """See :meth:`storage.sessions.SessionStore.create`."""
+    row = await insert(conn, key)
+    if row is None:
+        raise SessionExists(f"session {key} (app/user/session) exists; use it, or choose another id")
+    given = {name: value for name, value in values.items() if value is not None}
+    await state.write_shared(conn, key, given, {})
+    await state.write_own(conn, key, given)
+    row.metadata = metadata
+    await row.save(conn)
+    return row.session(await state.load(conn, key))
+
+
+async def end(conn: AsyncConnection, key: SessionKey) -> Session:
+    """See :meth:`storage.sessions.SessionStore.end`."""
+    row = await must_lock(conn, key)
+    if row.ended_at is None:
+        row.ended_at = now()
+        row.epoch += 1
+        await row.save(conn)
+    return row.session(await state.load(conn, key))
+
+
+async def update(
+    conn: AsyncConnection,
+    key: SessionKey,
+    event: Event,
+    metadata: Mapping[str, Json],
+    expected_version: int | None,
+) -> Session:
+    """See :meth:`storage.sessions.SessionStore.update`; ``event`` carries the change of state."""
+    row = await must_lock(conn, key)
+    done = (await log.by_ids(conn, key, [event.id], row.projection)).get(event.id)
+    if done is not None:
+        if not same_event(done, event):
+            raise EventConflict(
+                f"request {event.invocation_id} of {key} was another update; give this one an id of its own"
+            )
+        return row.session(await state.load(conn, key))
+    _refuse_other_version(row, expected_version)
+    if event.state_delta:
+        row.refuse_ended()
+        await append_event(conn, row, event)
+    if metadata:
+        merged = {**row.metadata, **metadata}
+        row.metadata = {name: value for name, value in merged.items() if value is not None}
+    if event.state_delta or metadata:
+        await row.save(conn)
+    return row.session(await state.load(conn, key))
+
+
+async def delete(conn: AsyncConnection, key: SessionKey) -> bool:
+    """See :meth:`storage.sessions.SessionStore.delete`.
+
+    Returns:
+        Whether there was a session.
+    """
+    row = await lock(conn, key)
+    if row is None:
+        return False
+    for table in (events, state_table, artifacts):
+        mine = (table.c.app == key.app, table.c.user_id == key.user_id, table.c.session_id == key.session_id)
+        await conn.execute(delete_from(table).where(*mine))
+    named = (sessions.c.app == key.app, sessions.c.user_id == key.user_id, sessions.c.id == key.session_id)
+    await conn.execute(delete_from(sessions).where(*named))
+    above = row.epoch + 1
+    await conn.execute(update_table(epoch_floor).where(epoch_floor.c.value < above).values(value=above))
+    return True
+
+
+def update_event(request_id: str, delta: Mapping[str, Json]) -> Event:
+    """The event that records a change of state from outside a turn."""
+    return prepared(
+        Event(id=f"{request_id}:update", invocation_id=request_id, author="perdure", state_delta=delta)
+    )
+
+
+def _refuse_other_version(row: LockedSession, expected: int | None) -> None:
+    if expected is not None and expected != row.version:
+        raise VersionMismatch(
+            f"session {row.key} is at version {row.version}, not {expected}; read it again and retry",
+            actual=row.version,
+        )

@@ -1,0 +1,114 @@
+"""Bring a database to the schema of this release. Safe when several processes do it at once.
+
+All revisions run in one transaction, behind a lock that the others wait for: an advisory
+lock on PostgreSQL, the write lock on SQLite. Whoever comes second finds nothing to do.
+Migrations expand before they contract: the release before must run on the new schema.
+
+Alembic keeps its context in module variables, so two upgrades in one process would trip
+over each other. Hence the thread of its own, with a lock and an event loop of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from pathlib import Path
+
+from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect
+
+from perdure.errors import InvalidOption
+from storage.engine import Database
+from storage.options import StoreOptions
+
+__all__ = ["check", "upgrade"]
+
+log = logging.getLogger("perdure.storage")
+
+FOLDER = Path(__file__).parent / "migrations"
+LOCK = 5_724_880_201_126
+"""The advisory lock of migrations; any number that nobody else on the server uses."""
+
+_one_at_a_time = threading.Lock()
+
+
+async def upgrade(url: str) -> None:
+    """Create what is missing in a database, or bring an older one up to date.
+
+    Raises:
+        InvalidOption: the URL is not of a database that Perdure runs on.
+    """
+    await asyncio.to_thread(_upgrade_in_thread, url)
+
+
+async def check(database: Database) -> None:
+    """Refuse a database that this release cannot use. One that a newer release migrated is fine.
+
+    Raises:
+        InvalidOption: it was never migrated, or lacks revisions that this release needs.
+    """
+    async with database.read() as conn:
+        current = await conn.run_sync(_current)
+    heads = set(_scripts().get_heads())
+    if current in heads or (current is not None and not _is_known(current)):
+        return
+    where = database.engine.url.render_as_string(hide_password=True)
+    state = "has no tables of Perdure's" if current is None else f"is at revision {current}"
+    raise InvalidOption(f"database {where} {state}; run `perdure db upgrade` first")
+
+
+def run(connection: Connection) -> None:
+    """Run the missing revisions in the transaction that ``connection`` is in."""
+    scripts = _scripts()
+
+    def missing(revision: object, _context: MigrationContext) -> object:
+        return scripts._upgrade_revs("head", revision)  # type: ignore[arg-type]  # alembic's own, as in command.upgrade
+
+    environment = EnvironmentContext(_config(), scripts, fn=missing, destination_rev="head")
+    environment.config.attributes["connection"] = connection
+    with environment:
+        scripts.run_env()
+
+
+def _upgrade_in_thread(url: str) -> None:
+    with _one_at_a_time:
+        asyncio.run(_upgrade(url))
+
+
+async def _upgrade(url: str) -> None:
+    database = await Database.open(url, StoreOptions(pool_size=1, max_overflow=0))
+    try:
+        async with database.write() as conn:
+            if not database.sqlite:
+                await conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
+            before = await conn.run_sync(_current)
+            await conn.run_sync(run)
+            after = await conn.run_sync(_current)
+        if before != after:
+            log.info("migrated the database from %s to %s", before, after)
+    finally:
+        await database.close()
+
+
+def _current(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
+    return config
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())
+
+
+def _is_known(revision: str) -> bool:
+    return any(script.revision == revision for script in _scripts().walk_revisions())

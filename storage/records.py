@@ -1,0 +1,171 @@
+"""What a store answers, and the way between a row and a record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row
+
+from perdure.errors import InvalidContent
+from perdure.types import ArtifactVersion, Event, Session, SessionKey
+from storage import projection
+from storage.storable import canonical, check_id, check_json
+
+__all__ = [
+    "Context",
+    "Rewound",
+    "SessionPage",
+    "Turn",
+    "artifact_of",
+    "check_event",
+    "event_of",
+    "event_values",
+    "owner",
+    "same_event",
+    "session_of",
+    "stored_event",
+]
+
+MAX_ID_BYTES = 600
+_OPTIONAL = ("state_delta", "state_undo", "artifact_delta", "meta")
+_COMPARED = ("branch", "content", "compaction", "rewind", "usage", "error")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turn:
+    """How a turn stands after :meth:`SessionStore.begin_turn`."""
+
+    epoch: int
+    """What the turn's appends must carry."""
+    seq: int
+    """Of the user's event; of the end marker if the turn was interrupted before that was written."""
+    done: Event | None
+    """The event that ended the invocation, if it has ended: its answer or its end marker."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rewound:
+    """The outcome of a rewind."""
+
+    epoch: int
+    """What the session's turns must carry from now on."""
+    event: Event
+    """The marker."""
+    repeated: bool
+    """The request had been carried out before, and nothing was written now."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Context:
+    """What a prompt is built from, as one transaction saw it."""
+
+    session: Session
+    """With its state and without events."""
+    summary: Event | None
+    """The newest live compaction event."""
+    events: Sequence[Event]
+    """The live events from the summary's tail on, or all of them; summaries left out."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SessionPage:
+    """Sessions without state and events, newest first, and the cursor of the next page if there is one."""
+
+    sessions: Sequence[Session]
+    next_cursor: str | None
+
+
+def owner(key: SessionKey) -> dict[str, str]:
+    """The columns that name a session in every table but ``sessions``."""
+    return {"app": key.app, "user_id": key.user_id, "session_id": key.session_id}
+
+
+def check_event(event: Event) -> None:
+    """Refuse an event that some store could not hold.
+
+    Raises:
+        InvalidContent: an id, a name or a value in it cannot be stored.
+    """
+    check_id(event.id, "the event's id", max_bytes=MAX_ID_BYTES)
+    check_id(event.invocation_id, f"the invocation id of event {event.id}", max_bytes=MAX_ID_BYTES)
+    check_id(event.author, f"the author of event {event.id}")
+    for name in ("branch", "content", "compaction", "rewind", "usage", "error", "meta"):
+        check_json(getattr(event, name), f"{name} of event {event.id}")
+    for name in ("state_delta", "artifact_delta"):
+        check_json(dict(getattr(event, name)), f"{name} of event {event.id}")
+    if event.created_at is not None and event.created_at.utcoffset() is None:
+        raise InvalidContent(f"created_at of event {event.id} has no timezone; give one")
+
+
+def event_values(key: SessionKey, event: Event) -> dict[str, Any]:
+    """The row of an event. Empty mappings are NULL, so that partial indexes pass over them."""
+    values = {name: getattr(event, name) for name in _COMPARED}
+    values |= {name: dict(getattr(event, name)) or None for name in _OPTIONAL}
+    return {
+        **owner(key),
+        **values,
+        "seq": event.seq,
+        "event_id": event.id,
+        "invocation_id": event.invocation_id,
+        "author": event.author,
+        "created_at": event.created_at,
+    }
+
+
+def event_of(row: Row[Any], ranges: projection.Ranges | None) -> Event:
+    """The event in a row of ``events``; ``ranges`` None where it is known to be live."""
+    columns: dict[str, Any] = dict(row._mapping)
+    return Event(
+        id=columns["event_id"],
+        invocation_id=columns["invocation_id"],
+        author=columns["author"],
+        branch=columns["branch"],
+        content=columns["content"],
+        state_delta=columns["state_delta"] or {},
+        state_undo=columns["state_undo"] or {},
+        artifact_delta=columns["artifact_delta"] or {},
+        compaction=columns["compaction"],
+        rewind=columns["rewind"],
+        usage=columns["usage"],
+        error=columns["error"],
+        meta=columns["meta"] or {},
+        created_at=columns["created_at"],
+        seq=columns["seq"],
+        live=ranges is None or projection.contains(ranges, columns["seq"]),
+    )
+
+
+def same_event(stored: Event, event: Event) -> bool:
+    """Whether an event says what the stored one does. Order and clock are the store's and don't count."""
+    return _said(stored) == _said(event)
+
+
+def session_of(
+    row: Row[Any], state: Mapping[str, Any] | None = None, events: Sequence[Event] = ()
+) -> Session:
+    """The session in a row of ``sessions``."""
+    columns: dict[str, Any] = dict(row._mapping)
+    key = SessionKey(app=columns.pop("app"), user_id=columns.pop("user_id"), session_id=columns.pop("id"))
+    return Session(key=key, state=state or {}, events=events or [], **columns)
+
+
+def artifact_of(row: Row[Any]) -> ArtifactVersion:
+    """The version in a row of ``artifacts``."""
+    columns = row._mapping
+    return ArtifactVersion(
+        **{name: columns[name] for name in ("name", "version", "mime_type", "size", "blob", "created_at")}
+    )
+
+
+def stored_event(event: Event, *, seq: int, created_at: datetime) -> Event:
+    """The event as it will be stored under ``seq``."""
+    return replace(event, seq=seq, created_at=event.created_at or created_at, live=True)
+
+
+def _said(event: Event) -> tuple[str, ...]:
+    values = [getattr(event, name) for name in _COMPARED]
+    values += [dict(event.state_delta), dict(event.artifact_delta), event.meta]
+    return (event.id, event.invocation_id, event.author, *(canonical(value) for value in values))

@@ -1,0 +1,338 @@
+"""``SessionStore``: sessions, their logs and their artifacts, on SQLite or PostgreSQL.
+
+Each method that writes is one transaction under the lock of the session's row: it happens
+whole or not at all, and run twice under one id it happens once. Errors of the database
+itself are not ours to judge and pass through; calling again is safe.
+
+Every method may raise ``InvalidContent`` for a session key or an id that cannot be stored.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from perdure.errors import InvalidOption
+from perdure.types import Event, Json, JsonObject, Session, SessionKey
+from storage import append, context, lifecycle, listing, projection, rewind, turns
+from storage import log as event_log
+from storage import state as state_rows
+from storage.artifact_store import ArtifactStore
+from storage.options import StoreOptions
+from storage.records import MAX_ID_BYTES, Context, Rewound, SessionPage, Turn, session_of
+from storage.session_row import find, must_find, must_lock
+from storage.storable import check_id, check_json, check_text
+
+__all__ = ["Context", "Rewound", "SessionPage", "SessionStore", "StoreOptions", "Turn"]
+
+_log = logging.getLogger("perdure.storage")
+
+
+class SessionStore(ArtifactStore):
+    """Where sessions live. Make one a process with :meth:`open`; it belongs to one event loop."""
+
+    # Sessions
+
+    async def create(
+        self, key: SessionKey, *, state: Mapping[str, Json] | None = None, metadata: JsonObject | None = None
+    ) -> Session:
+        """Create a session.
+
+        Args:
+            key: its app, user and id.
+            state: its initial state, which every rewind keeps; ``app:`` and ``user:`` keys are shared.
+            metadata: what a service wants to find it by; not state, and not rewound.
+
+        Raises:
+            SessionExists: the id is taken for this app and user.
+            InvalidContent: a value that cannot be stored.
+        """
+        given = state_rows.storable_delta(state or {})
+        check_json(given, f"the initial state of {key}")
+        check_json(metadata or {}, f"the metadata of {key}")
+        async with self._write(key) as conn:
+            session = await lifecycle.create(conn, key, given, dict(metadata or {}))
+        _log.info("created session %s", key)
+        return session
+
+    async def get(
+        self, key: SessionKey, *, max_events: int | None = None, after: int | None = None
+    ) -> Session:
+        """A session with its whole state and its live events.
+
+        Args:
+            key: the session.
+            max_events: only the last so many; 0 for none, None for all.
+            after: only events behind this seq.
+
+        Raises:
+            SessionNotFound: there is none.
+            InvalidOption: a negative number.
+        """
+        limit = _natural("max_events", max_events)
+        start = (_natural("after", after) or 0) + 1
+        async with self._read(key) as conn:
+            row = await must_find(conn, key)
+            values = await state_rows.load(conn, key)
+            spans = projection.clip(row.projection, start, row.head + 1)
+            if limit is not None:
+                spans = projection.last(spans, limit)
+            return session_of(row, values, await event_log.in_spans(conn, key, spans))
+
+    async def snapshot(self, key: SessionKey, event_ids: Sequence[str]) -> tuple[Session, dict[str, Event]]:
+        """A session with its state, and the events of these ids that are in its log, as one moment saw them.
+
+        Raises:
+            SessionNotFound: there is none.
+        """
+        async with self._read(key) as conn:
+            row = await must_find(conn, key)
+            values = await state_rows.load(conn, key)
+            return session_of(row, values), await event_log.by_ids(conn, key, event_ids, row.projection)
+
+    async def list_sessions(
+        self, app: str, user_id: str | None = None, *, limit: int = 50, cursor: str | None = None
+    ) -> SessionPage:
+        """A page of an app's or a user's sessions, the one changed last first, without state and events.
+
+        Args:
+            app: whose sessions.
+            user_id: only this user's.
+            limit: how many, up to 1,000.
+            cursor: the ``next_cursor`` of the page before.
+
+        Raises:
+            InvalidOption: a limit or cursor that makes no sense.
+        """
+        check_id(app, "the app")
+        if user_id is not None:
+            check_id(user_id, "the user_id")
+        async with self._db.read() as conn:
+            return await listing.page(conn, app, user_id, limit=limit, cursor=cursor)
+
+    async def update(
+        self,
+        key: SessionKey,
+        *,
+        request_id: str,
+        state: Mapping[str, Json] | None = None,
+        metadata: Mapping[str, Json] | None = None,
+        expected_version: int | None = None,
+    ) -> Session:
+        """Change state or metadata from outside a turn.
+
+        Args:
+            key: the session.
+            request_id: sent again under the same id, the change of state happens once.
+            state: a delta; null removes a key. It becomes an event, so it can be rewound.
+            metadata: merged into what is there, key by key; null removes a key.
+            expected_version: change nothing unless the session is at this version.
+
+        Returns:
+            The session after it, without events.
+
+        Raises:
+            SessionNotFound, SessionEnded, VersionMismatch, EventConflict, InvalidContent:
+                nothing was written.
+        """
+        event = lifecycle.update_event(request_id, state or {})
+        check_json(dict(metadata or {}), f"the metadata of {key}")
+        async with self._write(key) as conn:
+            return await lifecycle.update(conn, key, event, metadata or {}, expected_version)
+
+    async def end(self, key: SessionKey) -> Session:
+        """Close a session: later appends are refused. Ending it twice is the same as once.
+
+        Returns:
+            Its final state, without events.
+
+        Raises:
+            SessionNotFound: there is none.
+        """
+        async with self._write(key) as conn:
+            session = await lifecycle.end(conn, key)
+        _log.info("ended session %s", key)
+        return session
+
+    async def delete(self, key: SessionKey) -> None:
+        """Delete a session with its log, its state and its artifacts; no error if there is none.
+
+        What belongs to the user or the app stays: ``user:`` and ``app:`` keys, ``user:`` artifacts.
+        """
+        async with self._write(key) as conn:
+            deleted = await lifecycle.delete(conn, key)
+        if deleted:
+            _log.info("deleted session %s", key)
+
+    # The log
+
+    async def log(self, key: SessionKey, *, after: int = 0, limit: int | None = None) -> list[Event]:
+        """The whole log in order, also what was rewound: ``event.live`` tells.
+
+        Args:
+            key: the session.
+            after: only events behind this seq.
+            limit: at most so many.
+
+        Raises:
+            SessionNotFound: there is none.
+            InvalidOption: a negative number.
+        """
+        start = (_natural("after", after) or 0) + 1
+        count = _natural("limit", limit)
+        async with self._read(key) as conn:
+            row = await must_find(conn, key)
+            stop = row.head + 1 if count is None else min(row.head + 1, start + count)
+            spans = [(start, stop)] if start < stop else []
+            return await event_log.in_spans(conn, key, spans, ranges=row.projection)
+
+    async def event(self, key: SessionKey, event_id: str) -> Event | None:
+        """One event of the log, live or not; None if there is no such event or session."""
+        async with self._read(key) as conn:
+            row = await find(conn, key)
+            if row is None:
+                return None
+            return (await event_log.by_ids(conn, key, [event_id], row.projection)).get(event_id)
+
+    async def context(self, key: SessionKey) -> Context:
+        """What a prompt is built from: the state, the newest live summary and the live events of its tail.
+
+        Raises:
+            SessionNotFound: there is no session.
+        """
+        async with self._read(key) as conn:
+            return await context.context(conn, key)
+
+    async def append(
+        self,
+        key: SessionKey,
+        event: Event,
+        *,
+        epoch: int | None = None,
+        first_wins: bool = False,
+        expect: Mapping[str, Json] | None = None,
+    ) -> Event:
+        """Append an event with its changes of state and its artifacts.
+
+        A partial event is given back as it is and changes nothing. A compaction event is
+        refused if what it sums up was rewound, or summed up further, meanwhile.
+
+        Args:
+            key: the session.
+            event: ``seq``, ``live`` and ``state_undo`` are filled in, ``created_at`` if it has none.
+            epoch: refuse the event unless the session is still at this epoch; None is unfenced.
+            first_wins: an id that is taken gives the stored event, whatever its content.
+            expect: what keys were when they were read (:data:`perdure.state.MISSING` where there was
+                none); looked at for the keys of the delta.
+
+        Returns:
+            The event as stored; if its id was in the log already, what was stored then.
+
+        Raises:
+            SessionNotFound, SessionEnded, StaleEpoch, StateConflict, ArtifactNotFound,
+            EventConflict, InvalidContent: nothing was written.
+        """
+        if event.partial:
+            return event
+        event = append.prepared(event)
+        async with self._write(key) as conn:
+            row = await must_lock(conn, key)
+            return await append.append(
+                conn, row, event, epoch=epoch, first_wins=first_wins, expect=expect or {}
+            )
+
+    # Turns
+
+    async def begin_turn(
+        self, key: SessionKey, event: Event, *, epoch: int | None, reopen: bool = False
+    ) -> Turn:
+        """Append the user's event of a turn, or find out how the turn stands.
+
+        Args:
+            key: the session; created if there is none and ``epoch`` is None.
+            event: the user's event, ``{invocation_id}:user``.
+            epoch: what the caller's turns carry; None takes the session over by moving it.
+            reopen: take the message also if the session was ended, and open it again.
+
+        Raises:
+            SessionEnded, StaleEpoch, InvalidContent: nothing was written.
+            SessionNotFound: ``epoch`` was given, and the session was deleted since.
+            InvocationRewound: the invocation is in the log, but not live.
+            EventConflict: the invocation is in the log with another message.
+        """
+        event = append.prepared(event)
+        async with self._write(key) as conn:
+            return await turns.begin_turn(conn, key, event, epoch=epoch, reopen=reopen)
+
+    async def interrupt(
+        self,
+        key: SessionKey,
+        invocation_id: str,
+        *,
+        epoch: int | None,
+        reason: str,
+        error: JsonObject | None = None,
+    ) -> int:
+        """End a turn that got no answer: mark it in the log and refuse whatever it still writes.
+
+        Done twice it happens once. If the invocation has ended already nothing is added to the log.
+
+        Args:
+            key: the session; created if there is none and ``epoch`` is None, so that an attempt
+                which comes late finds the mark.
+            invocation_id: the turn.
+            epoch: what its appends carry; None if that is not known.
+            reason: why, for the log.
+            error: ``{"type", "message"}`` if it failed.
+
+        Returns:
+            The session's epoch from now on.
+
+        Raises:
+            StaleEpoch: somebody else moved the session on.
+            SessionNotFound: ``epoch`` was given, and the session was deleted since.
+            InvalidContent: nothing was written.
+        """
+        check_id(invocation_id, "the invocation id", max_bytes=MAX_ID_BYTES)
+        check_text(reason, f"the reason for interrupting {invocation_id}")
+        check_json(error, f"the error of {invocation_id}")
+        async with self._write(key) as conn:
+            moved = await turns.interrupt(conn, key, invocation_id, epoch=epoch, reason=reason, error=error)
+        _log.info("interrupted %s of %s: epoch %d", invocation_id, key, moved)
+        return moved
+
+    async def rewind(
+        self, key: SessionKey, *, before: str, request_id: str, interrupt: str | None = None
+    ) -> Rewound:
+        """Make the session what it was just before an invocation. Nothing in the log is deleted.
+
+        Session state and artifacts go back with it; ``app:``, ``user:`` and metadata do not. The
+        rewind is itself an invocation, ``request_id``: rewinding before that is redo.
+
+        Args:
+            key: the session.
+            before: the invocation.
+            request_id: sent again under the same id, the rewind happens once.
+            interrupt: a turn that was running: it is marked as ended first, in the same transaction.
+
+        Raises:
+            SessionNotFound, SessionEnded: nothing was written.
+            InvocationNotFound: the log has no such invocation.
+            InvocationRewound: it has, but it is not live.
+            EventConflict: the request id was another rewind's.
+        """
+        check_id(request_id, "the request id", max_bytes=MAX_ID_BYTES)
+        check_id(before, "the invocation id", max_bytes=MAX_ID_BYTES)
+        if interrupt is not None:
+            check_id(interrupt, "the invocation id", max_bytes=MAX_ID_BYTES)
+        async with self._write(key) as conn:
+            row = await must_lock(conn, key)
+            done = await rewind.rewind(conn, row, before=before, request_id=request_id, interrupt=interrupt)
+        _log.info("rewound %s to before %s: marker at seq %d", key, before, done.event.seq)
+        return done
+
+
+def _natural(name: str, number: int | None) -> int | None:
+    if number is not None and number < 0:
+        raise InvalidOption(f"{name} is {number!r}; give a whole number from 0 up, or leave it out")
+    return number

@@ -1,0 +1,132 @@
+"""The beginning and the end of a turn, as one transaction each.
+
+A turn is fenced by the session's epoch: whoever cancels, rewinds or takes over a session
+moves it, and whatever the turn still wants to write is refused. The end marker
+``{invocation}:end`` also stops an attempt that has not even begun: it finds the marker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from perdure.errors import EventConflict, InvocationRewound
+from perdure.types import Event, JsonObject, SessionKey
+from storage import log
+from storage.append import append_event
+from storage.records import Turn, same_event
+from storage.session_row import LockedSession, lock_or_insert, must_lock
+
+__all__ = ["begin_turn", "end_marker", "interrupt", "is_final", "mark_interrupted"]
+
+
+async def begin_turn(
+    conn: AsyncConnection, key: SessionKey, event: Event, *, epoch: int | None, reopen: bool
+) -> Turn:
+    """See :meth:`storage.sessions.SessionStore.begin_turn`."""
+    row = await (lock_or_insert(conn, key) if epoch is None else must_lock(conn, key))
+    logged = await log.of_invocation(conn, key, event.invocation_id)
+    if logged:
+        return await _begun(conn, row, event, logged)
+    if not reopen:
+        row.refuse_ended()
+    if epoch is None:
+        row.epoch += 1
+    row.refuse_stale(epoch)
+    row.ended_at = None
+    stored = await append_event(conn, row, event)
+    if stored is None:
+        raise EventConflict(
+            f"event {event.id} of {key} belongs to another invocation; give the message a new id"
+        )
+    await row.save(conn)
+    return Turn(epoch=row.epoch, seq=stored.seq, done=None)
+
+
+async def interrupt(
+    conn: AsyncConnection,
+    key: SessionKey,
+    invocation_id: str,
+    *,
+    epoch: int | None,
+    reason: str,
+    error: JsonObject | None,
+) -> int:
+    """See :meth:`storage.sessions.SessionStore.interrupt`."""
+    row = await (lock_or_insert(conn, key) if epoch is None else must_lock(conn, key))
+    logged = await log.of_invocation(conn, key, invocation_id)
+    ended = await _final_event(conn, row, logged)
+    if logged and not any(row.is_live(entry.seq) for entry in logged):
+        return row.epoch
+    if ended is not None and (ended.meta.get("interrupted") or epoch != row.epoch):
+        return row.epoch
+    row.refuse_stale(epoch)
+    await mark_interrupted(conn, row, invocation_id, reason=reason, error=error)
+    row.epoch += 1
+    await row.save(conn)
+    return row.epoch
+
+
+async def mark_interrupted(
+    conn: AsyncConnection,
+    row: LockedSession,
+    invocation_id: str,
+    *,
+    reason: str,
+    error: JsonObject | None = None,
+) -> None:
+    """Append the end marker of an invocation, unless that has ended already; the caller saves the row."""
+    if await _final_event(conn, row, await log.of_invocation(conn, row.key, invocation_id)) is not None:
+        return
+    marker = Event(
+        id=end_marker(invocation_id),
+        invocation_id=invocation_id,
+        author="perdure",
+        error=error,
+        meta={"interrupted": True, "final": True, "reason": reason},
+    )
+    if await append_event(conn, row, marker) is None:
+        raise EventConflict(f"event {marker.id} of {row.key} belongs to another invocation")
+
+
+def end_marker(invocation_id: str) -> str:
+    """The id of the event that ends an invocation which got no answer."""
+    return f"{invocation_id}:end"
+
+
+def is_final(event: Event) -> bool:
+    """Whether an event ends its invocation: an answer without calls, or one whose meta says so."""
+    if "final" in event.meta:
+        return bool(event.meta["final"])
+    content = event.content or {}
+    calls = any("functionCall" in part for part in content.get("parts") or ())
+    return content.get("role") == "model" and not calls
+
+
+async def _begun(conn: AsyncConnection, row: LockedSession, event: Event, logged: Sequence[Any]) -> Turn:
+    """How an invocation that is in the log already stands; nothing is written."""
+    ended = await _final_event(conn, row, logged)
+    found = (await log.by_ids(conn, row.key, [event.id], row.projection)).get(event.id)
+    first = found or ended
+    if first is None or (found is not None and not same_event(found, event)):
+        raise EventConflict(
+            f"invocation {event.invocation_id} is in the log of {row.key} with another message; "
+            "give the new message an id of its own"
+        )
+    if not first.live:
+        raise InvocationRewound(
+            f"invocation {event.invocation_id} of {row.key} was rewound and is not run again; "
+            "send the message under a new id, or redo the rewind"
+        )
+    return Turn(epoch=row.epoch, seq=first.seq, done=ended)
+
+
+async def _final_event(conn: AsyncConnection, row: LockedSession, logged: Sequence[Any]) -> Event | None:
+    """The event that ended an invocation, live or not. Only a summary can come after it."""
+    seqs = [entry.seq for entry in logged if not entry.is_summary]
+    if not seqs:
+        return None
+    last = await log.in_spans(conn, row.key, [(seqs[-1], seqs[-1] + 1)], ranges=row.projection)
+    return last[0] if is_final(last[0]) else None

@@ -1,0 +1,119 @@
+"""One suite for every store: a new backend adds one entry to ``BACKENDS``.
+
+Each test gets a database of its own: a copy of a migrated one, so that it costs
+milliseconds. The PostgreSQL server is real, and is started once for the whole run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from embedded.postgres import PostgresServer
+from perdure.types import SessionKey
+from storage.migrate import upgrade
+from storage.sessions import SessionStore
+
+BACKENDS = ("memory", "sqlite", "postgres")
+TEMPLATE = "conformance_template"
+
+_numbers = itertools.count(1)
+
+NewDatabase = Callable[[str], Awaitable[str]]
+
+
+@dataclass
+class Backend:
+    """A fresh, migrated database and a place for blobs; tests that need several stores open them here."""
+
+    name: str
+    url: str
+    artifacts_url: str
+    stores: list[SessionStore] = field(default_factory=list)
+
+    async def open(self, **options: Any) -> SessionStore:
+        """One more store on it, as another process would have."""
+        store = await SessionStore.open(self.url, self.artifacts_url, options=options)
+        self.stores.append(store)
+        return store
+
+
+@pytest.fixture(scope="session")
+async def postgres() -> AsyncIterator[PostgresServer]:
+    """A PostgreSQL server with one migrated database to copy."""
+    settings = {"max_connections": "300", "synchronous_commit": "off"}
+    async with PostgresServer(fsync=False, settings=settings) as server:
+        await upgrade(await server.create_database(TEMPLATE))
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file to copy."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    await upgrade(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> NewDatabase:
+    """Make a fresh database of a kind; its URL."""
+
+    async def make(kind: str) -> str:
+        number = next(_numbers)
+        if kind == "memory":
+            return "sqlite://"
+        if kind == "sqlite":
+            copy = tmp_path / f"{number}.db"
+            shutil.copy(request.getfixturevalue("sqlite_template"), copy)
+            return f"sqlite:///{copy}"
+        server: PostgresServer = request.getfixturevalue("postgres")
+        connection = await asyncpg.connect(server.url)
+        await connection.execute(f"CREATE DATABASE conformance_{number} TEMPLATE {TEMPLATE}")
+        await connection.close()
+        return server.url_of(f"conformance_{number}")
+
+    return make
+
+
+@pytest.fixture(params=BACKENDS)
+def backend_name(request: pytest.FixtureRequest) -> str:
+    """Which database the test runs on. The server is started here, outside of any running test."""
+    name: str = request.param
+    if name == "postgres":
+        request.getfixturevalue("postgres")
+    if name == "sqlite":
+        request.getfixturevalue("sqlite_template")
+    return name
+
+
+@pytest.fixture
+async def backend(backend_name: str, new_database: NewDatabase) -> AsyncIterator[Backend]:
+    """A fresh database of each kind."""
+    backend = Backend(
+        name=backend_name,
+        url=await new_database(backend_name),
+        artifacts_url=f"memory://conformance-{next(_numbers)}",
+    )
+    yield backend
+    for store in backend.stores:
+        await store.close()
+
+
+@pytest.fixture
+async def store(backend: Backend) -> SessionStore:
+    """A store on a fresh database of each kind."""
+    return await backend.open(pool_size=5, max_overflow=20)
+
+
+@pytest.fixture
+def key() -> SessionKey:
+    """A session that does not exist yet."""
+    return SessionKey(app="counter", user_id="ada", session_id="s1")

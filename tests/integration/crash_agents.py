@@ -1,0 +1,58 @@
+"""Agents for workers that are killed. Each try of a tool leaves a line in a file, so tries can be counted."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+from perdure import Agent, Compaction, ToolContext, tool
+
+__all__ = ["AGENTS"]
+
+
+@tool
+async def work(path: str, context: ToolContext) -> dict[str, int]:
+    """Work: change the state, save a file.
+
+    Args:
+        path: where to note this try.
+    """
+    _note(path, context)
+    return await _change(context)
+
+
+@tool
+def hold(path: str, context: ToolContext) -> dict[str, int]:
+    """Hold: do the same, but the first try never comes to its end.
+
+    Args:
+        path: where to note this try.
+    """
+    if _note(path, context) == 1:
+        threading.Event().wait()
+    n = int(context.state.get("n", 0)) + 1
+    context.state["n"] = n
+    return {"n": n, "version": context.blocking.save_artifact("work.txt", f"worked {n}")}
+
+
+def _note(path: str, context: ToolContext) -> int:
+    """Write this try down, whole even if the next line is never reached; the number of lines now."""
+    with Path(path).open("a+") as file:
+        file.write(f"{context.idempotency_key}\n")
+        file.flush()
+        os.fsync(file.fileno())
+        file.seek(0)
+        return len(file.readlines())
+
+
+async def _change(context: ToolContext) -> dict[str, int]:
+    n = int(context.state.get("n", 0)) + 1
+    context.state["n"] = n
+    return {"n": n, "version": await context.save_artifact("work.txt", f"worked {n}")}
+
+
+AGENTS = [
+    Agent(name="crasher", instruction="Use your tools.", tools=[work, hold]),
+    Agent(name="summed", instruction="Use your tools.", tools=[work], compaction=Compaction(interval=1)),
+]

@@ -1,0 +1,113 @@
+"""One running Perdure for a test: real Temporal, real database, the stand-in for the model."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from temporalio.client import Client, WorkflowHandle
+from temporalio.worker import Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
+
+from activities.gemini import Gemini
+from activities.protocol import data_converter
+from gateway.runner import Runner
+from perdure import Agent
+from perdure.registry import Registry
+from perdure.settings import Settings
+from perdure.testing import StandIn
+from perdure.types import Event, Session, SessionKey
+from storage.sessions import SessionStore
+from worker import build_worker
+
+__all__ = ["World", "open_world", "until"]
+
+T = TypeVar("T")
+
+
+@dataclass
+class World:
+    """What a test talks to."""
+
+    runner: Runner
+    store: SessionStore
+    gemini: StandIn
+    client: Client
+    worker: Worker
+    settings: Settings
+
+    def key(self, app: str = "counter", user: str | None = None) -> SessionKey:
+        """A session nobody else has, of a user nobody else is."""
+        unique = uuid.uuid4().hex[:12]
+        return SessionKey(app=app, user_id=user or f"user-{unique}", session_id=unique)
+
+    def handle(self, key: SessionKey) -> WorkflowHandle[object, object]:
+        """The session's workflow."""
+        return self.client.get_workflow_handle(key.workflow_id)
+
+    async def log(self, key: SessionKey) -> list[Event]:
+        """The whole log."""
+        return await self.store.log(key)
+
+    async def session(self, key: SessionKey) -> Session:
+        """The session with its live events."""
+        return await self.store.get(key)
+
+    async def kinds(self, key: SessionKey) -> list[str]:
+        """The live events as words: user, model, tool, compaction, rewind, end, other."""
+        return [kind_of(event) for event in (await self.store.get(key)).events]
+
+
+def kind_of(event: Event) -> str:
+    """What an event is, in a word."""
+    if event.compaction:
+        return "compaction"
+    if event.rewind:
+        return "rewind"
+    if event.meta.get("final"):
+        return "end"
+    if "call" in event.meta:
+        return "tool"
+    if "step" in event.meta:
+        return "model"
+    return "user" if event.author == "user" and event.content else "other"
+
+
+@asynccontextmanager
+async def open_world(
+    address: str, store: SessionStore, agents: Sequence[Agent], *, settings: Settings | None = None
+) -> AsyncIterator[World]:
+    """A worker in this process, in the workflow sandbox, on a task queue of its own."""
+    client = await Client.connect(address, data_converter=data_converter)
+    settings = (settings or Settings(_env_file=None)).model_copy(
+        update={"task_queue": f"test-{uuid.uuid4().hex[:8]}", "graceful_shutdown": 1.0}
+    )
+    async with StandIn() as gemini:
+        model = Gemini(base_url=gemini.url)
+        worker = build_worker(
+            client,
+            store,
+            Registry(agents),
+            model,
+            settings,
+            workflow_runner=SandboxedWorkflowRunner(),
+        )
+        try:
+            async with worker:
+                runner = Runner(client, store, task_queue=settings.task_queue)
+                yield World(runner, store, gemini, client, worker, settings)
+        finally:
+            await model.close()
+
+
+async def until(look: Callable[[], Awaitable[T]], *, within: float = 30) -> T:
+    """What ``look`` finds, once it finds something; a test that waits longer has failed."""
+    async with asyncio.timeout(within):
+        while True:
+            if found := await look():
+                return found
+            await asyncio.sleep(0.02)

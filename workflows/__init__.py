@@ -1,0 +1,1 @@
+"""Deterministic code only: no I/O, no clock, no agent. See ``session.py``."""

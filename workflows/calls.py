@@ -1,0 +1,104 @@
+"""How a session's workflow calls its activities: the timeouts, the retries, the words in the UI.
+
+An activity is retried for as long as the session lives: a database or a model that is
+away for an hour must not cost a session its turn. What cannot succeed says so itself, as
+a typed error that is not retried, and how often a model or a tool is really tried is
+counted by the activity (``activities/runtime.py``), not here.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.workflow import ActivityCancellationType
+
+from activities.protocol import (
+    CALL_MODEL,
+    COMPACT,
+    RUN_TOOL,
+    TOOL_SECONDS,
+    CallRef,
+    CompactTask,
+    ModelOutcome,
+    ModelTask,
+    ToolTask,
+)
+
+__all__ = ["call_model", "compact", "run_tool", "steer"]
+
+T = TypeVar("T")
+
+HEARTBEAT = timedelta(seconds=10)
+"""A worker that has not been heard of for this long is dead, and its activity starts again elsewhere."""
+
+PATIENT = RetryPolicy(
+    initial_interval=timedelta(milliseconds=500),
+    backoff_coefficient=2,
+    maximum_interval=timedelta(seconds=30),
+)
+OPTIONAL = RetryPolicy(
+    initial_interval=timedelta(seconds=1),
+    backoff_coefficient=2,
+    maximum_interval=timedelta(seconds=30),
+    maximum_attempts=5,
+)
+
+
+async def call_model(task: ModelTask, model: str | None) -> ModelOutcome:
+    """One step of a turn. ``model`` is the model's name for the UI, where it is known."""
+    name = f"model {model}" if model else "model"
+    outcome: ModelOutcome = await workflow.execute_activity(
+        CALL_MODEL,
+        task,
+        result_type=ModelOutcome,
+        start_to_close_timeout=timedelta(hours=1),
+        heartbeat_timeout=HEARTBEAT,
+        retry_policy=PATIENT,
+        cancellation_type=ActivityCancellationType.TRY_CANCEL,
+        summary=f"{name} · step {task.step}",
+    )
+    return outcome
+
+
+async def run_tool(task: ToolTask, call: CallRef) -> None:
+    """One call of a tool. Its result is in the log; here it is only known to be there."""
+    seconds = max(call.timeout or 0, TOOL_SECONDS) + 60
+    await workflow.execute_activity(
+        RUN_TOOL,
+        task,
+        task_queue=call.queue,
+        result_type=int,
+        start_to_close_timeout=timedelta(seconds=seconds),
+        heartbeat_timeout=HEARTBEAT,
+        retry_policy=PATIENT,
+        cancellation_type=ActivityCancellationType.TRY_CANCEL,
+        summary=f"tool {call.name}",
+    )
+
+
+async def compact(task: CompactTask) -> None:
+    """Sum up what is old. Given up after a few attempts: the session works without, and it is due again."""
+    await workflow.execute_activity(
+        COMPACT,
+        task,
+        start_to_close_timeout=timedelta(minutes=15),
+        heartbeat_timeout=HEARTBEAT,
+        retry_policy=OPTIONAL,
+        summary="compaction",
+    )
+
+
+async def steer(name: str, task: Any, result: type[T], summary: str) -> T:
+    """A short activity that is one transaction: rewind, interrupt, end, save an artifact."""
+    done: T = await workflow.execute_activity(
+        name,
+        task,
+        result_type=result,
+        start_to_close_timeout=timedelta(seconds=30),
+        retry_policy=PATIENT,
+        summary=summary,
+    )
+    return done

@@ -1,0 +1,51 @@
+"""What the Temporal UI shows of a session: search attributes and the current details, in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from temporalio import workflow
+from temporalio.common import SearchAttributeKey
+
+from perdure import searchattributes
+from perdure.types import SessionKey
+from workflows.messages import Status
+
+__all__ = ["details", "set_status", "tag"]
+
+_APP = SearchAttributeKey.for_keyword(searchattributes.APP)
+_USER = SearchAttributeKey.for_keyword(searchattributes.USER)
+_STATUS = SearchAttributeKey.for_keyword(searchattributes.STATUS)
+
+
+def tag(key: SessionKey, status: str) -> None:
+    """Set the search attributes, where the client that started the session set none."""
+    if workflow.info().typed_search_attributes.get(_APP) is None:
+        workflow.upsert_search_attributes(
+            [_APP.value_set(key.app), _USER.value_set(key.user_id), _STATUS.value_set(status)]
+        )
+
+
+def set_status(status: str) -> None:
+    """Change the status by which sessions are filtered. One history event; only for a change."""
+    workflow.upsert_search_attributes([_STATUS.value_set(status)])
+
+
+def details(status: Status, steps: Iterable[str]) -> str:
+    """What the session does now, its totals and its last steps. Kept out of the history."""
+    now = f"**{status.doing}** for `{status.invocation_id}`" if status.doing else f"**{status.status}**, idle"
+    queued = f", {status.queued} waiting" if status.queued else ""
+    lines = [
+        f"Now: {now}{queued}",
+        "",
+        "| turns | model calls | tool calls | tokens | rewinds | epoch |",
+        "|---|---|---|---|---|---|",
+        f"| {status.turns} | {status.model_calls} | {status.tool_calls} | {status.tokens} "
+        f"| {status.rewinds} | {status.epoch if status.epoch is not None else '–'} |",
+    ]
+    if status.last_error:
+        lines += ["", f"Last error: `{status.last_error.type}` {status.last_error.message}"]
+    last = [f"- {step}" for step in steps]
+    if last:
+        lines += ["", "Last steps:", *last]
+    return "\n".join(lines)

@@ -1,0 +1,92 @@
+"""The messages that wait for their turn, strictly in order of arrival, and those who wait for an answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+
+from perdure.errors import Busy
+from workflows.messages import Ack, Item, Reply
+
+__all__ = ["ROOM", "Inbox"]
+
+ROOM = 8
+"""How many updates may wait; the server allows 10 open ones a workflow."""
+
+
+class Inbox:
+    """A queue of items. One that comes again under the id of one that waits or runs is that one.
+
+    Args:
+        items: what the run before carried over.
+    """
+
+    def __init__(self, items: Iterable[Item] = ()) -> None:
+        self.items = deque(items)
+        self._running: str | None = None
+        self._waiting: dict[str, asyncio.Future[Reply | Ack]] = {}
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def bytes(self) -> int:
+        """The size of what would have to be carried into the next run."""
+        return sum(item.message.size for item in self.items if item.message)
+
+    def add(self, item: Item) -> None:
+        """Queue an item, unless it is here already."""
+        if not self.holds(item.id):
+            self.items.append(item)
+
+    def take(self) -> Item:
+        """The next item, which from now on is the running one."""
+        item = self.items.popleft()
+        self._running = item.id
+        return item
+
+    def holds(self, item_id: str | None) -> bool:
+        """Whether an item of that id waits or runs."""
+        return item_id is not None and (
+            item_id == self._running or any(item.id == item_id for item in self.items)
+        )
+
+    def check_room(self) -> None:
+        """Refuse one more.
+
+        Raises:
+            Busy: as many wait as may.
+        """
+        if len(self.items) >= ROOM:
+            raise Busy(f"the session has {len(self.items)} messages waiting; send this one again later")
+
+    async def answered(self, item: Item) -> Reply | Ack:
+        """Queue an item and wait for its answer.
+
+        Raises:
+            ApplicationError: what :meth:`refuse` was given for it.
+        """
+        self.add(item)
+        future = self._waiting.setdefault(item.id, asyncio.Future())
+        # Two callers may wait for one item; the handler of one being cancelled is not the other's loss.
+        return await asyncio.shield(future)
+
+    def answer(self, item: Item, answer: Reply | Ack) -> None:
+        """The item is done with, and this is its answer."""
+        self._running = None
+        if future := self._waiting.pop(item.id, None):
+            future.set_result(answer)
+
+    def refuse(self, item: Item, error: Exception) -> None:
+        """The item is done with: it was refused."""
+        self._running = None
+        if future := self._waiting.pop(item.id, None):
+            future.set_exception(error)
+
+    def abandon(self) -> None:
+        """Answer everybody who waits: nothing of theirs will run any more."""
+        for item_id, future in self._waiting.items():
+            if not future.done():
+                future.set_result(Reply(invocation_id=item_id, status="cancelled"))
+        self._waiting.clear()

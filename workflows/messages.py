@@ -1,0 +1,171 @@
+"""The messages a session takes and the answers it gives: plain JSON, documented in docs/signals.md.
+
+Any service in any language can send them with nothing but a Temporal client. A field
+left out has the default written here; a field not known is ignored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from activities.protocol import Failure, Record
+from perdure.errors import InvalidMessage
+from perdure.jsonvalues import json_copy
+
+__all__ = [
+    "MESSAGE_BYTES",
+    "Ack",
+    "ArtifactRequest",
+    "CancelRequest",
+    "Carry",
+    "EndRequest",
+    "Item",
+    "Message",
+    "Reply",
+    "RewindRequest",
+    "Status",
+]
+
+MESSAGE_BYTES = 256 * 1024
+"""The largest message, in bytes of its JSON. Larger things are artifacts: save them, then speak of them."""
+
+ID_LENGTH = 128
+
+
+class Message(Record):
+    """What the user says: ``text``, or ``content`` (a genai ``Content``) for more than text."""
+
+    text: str | None = None
+    content: dict[str, Any] | None = None
+    message_id: str | None = None
+    """Names the invocation. Send a message again under its id and it runs once."""
+    reopen: bool = False
+    """Open the session again if it was ended."""
+    inline: bool = False
+    """Put the answer's text into the reply, for callers that cannot read the database."""
+
+    def check(self) -> None:
+        """Refuse what no turn could do anything with.
+
+        Raises:
+            InvalidMessage: empty, too large, both or neither of text and content, a bad id.
+            InvalidContent: U+0000, a lone surrogate, NaN or infinity in it.
+        """
+        if (self.text is None) == (self.content is None):
+            raise InvalidMessage("a message has either text or content; this one has both or neither")
+        if self.text is not None and not self.text.strip():
+            raise InvalidMessage("the message is empty")
+        if self.content is not None and not self.content.get("parts"):
+            raise InvalidMessage("the message's content has no parts")
+        json_copy(self.text if self.content is None else self.content, "the message")
+        if self.size > MESSAGE_BYTES:
+            raise InvalidMessage(
+                f"the message has {self.size} bytes and the limit is {MESSAGE_BYTES}; "
+                "save what is large as an artifact"
+            )
+        check_id(self.message_id)
+
+    @property
+    def size(self) -> int:
+        """Bytes of what the user said."""
+        said = self.text if self.content is None else json.dumps(self.content, ensure_ascii=False)
+        return len((said or "").encode("utf-8", "surrogatepass"))
+
+
+class RewindRequest(Record):
+    """Rewind to just before an invocation; before a rewind's own id, that is redo."""
+
+    before: str
+    request_id: str | None = None
+    """Names the rewind, and its marker's invocation. Sent twice under one id, it happens once."""
+
+
+class CancelRequest(Record):
+    """End the running turn; with an id, only if that is the one that runs."""
+
+    invocation_id: str | None = None
+
+
+class EndRequest(Record):
+    """Close the session, once the messages before this one are done with."""
+
+    request_id: str | None = None
+
+
+class ArtifactRequest(Record):
+    """List an artifact version whose bytes are in the store already."""
+
+    request_id: str
+    name: str
+    version: int
+
+
+class Reply(Record):
+    """How a turn ended. The answer itself is in the database, at ``seq``."""
+
+    invocation_id: str
+    status: str
+    """``answered``, ``failed`` or ``cancelled``."""
+    seq: int = 0
+    text: str | None = None
+    failure: Failure | None = None
+
+
+class Ack(Record):
+    """A steering request is done: its id, and the seq of the event that records it."""
+
+    request_id: str
+    seq: int
+
+
+class Item(Record):
+    """One entry of the inbox, as it is carried into the next run."""
+
+    kind: str
+    """``turn`` or ``end``."""
+    id: str
+    message: Message | None = None
+
+
+class Carry(Record):
+    """What a run hands to the next on continue-as-new: a few hundred bytes and the inbox."""
+
+    epoch: int | None = None
+    inbox: Sequence[Item] = ()
+    turns: int = 0
+    model_calls: int = 0
+    tool_calls: int = 0
+    tokens: int = 0
+    rewinds: int = 0
+    status: str = "open"
+    model: str | None = None
+    last_error: Failure | None = None
+
+
+class Status(Record):
+    """What a session is doing now, the answer of the ``status`` query."""
+
+    status: str
+    doing: str | None = None
+    invocation_id: str | None = None
+    queued: int = 0
+    epoch: int | None = None
+    turns: int = 0
+    model_calls: int = 0
+    tool_calls: int = 0
+    tokens: int = 0
+    rewinds: int = 0
+    compacting: bool = False
+    last_error: Failure | None = None
+
+
+def check_id(given: str | None) -> None:
+    """Refuse an id that a database key cannot hold.
+
+    Raises:
+        InvalidMessage: empty, too long, or with characters that do not print.
+    """
+    if given is not None and not (0 < len(given) <= ID_LENGTH and given.isprintable()):
+        raise InvalidMessage(f"an id has 1 to {ID_LENGTH} printable characters; {given[:80]!r} does not")

@@ -1,0 +1,425 @@
+"""``AgentSession``: the control flow of one session, for as long as it lives.
+
+The workflow holds the inbox, the epoch and a few counters. What was said, called and
+stored is in the database; what to do next is the model activity's to say. So there is no
+agent, prompt or transcript here, and changing one cannot break the replay of a session.
+
+Hazards that explain the shape of the code:
+
+- A handler can run before ``run`` does, so all state is set up in ``__init__``.
+- An exception that is not an ``ApplicationError`` fails the workflow task, which then
+  retries for ever: handlers convert at their edge (:func:`_refused`).
+- A rewind or cancel commits first, moving the epoch, and stops the turn's task after. In
+  between, whatever the turn still writes is refused by the database, not by luck.
+- Updates cannot be carried into the next run, signals can: so a run continues as new only
+  while no update is open, and stops taking new ones if that does not come about by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+
+from activities.failures import application_error, perdure_error
+from activities.protocol import (
+    END,
+    INTERRUPT,
+    REWIND,
+    SAVE_ARTIFACT,
+    ArtifactTask,
+    CompactTask,
+    EndTask,
+    Failure,
+    InterruptTask,
+    ModelTask,
+    Moved,
+    RewindTask,
+)
+from perdure.errors import Busy, PerdureError, SessionEnded, SessionNotFound, StaleEpoch
+from perdure.types import SessionKey
+from workflows import calls, face
+from workflows.inbox import Inbox
+from workflows.messages import (
+    Ack,
+    ArtifactRequest,
+    CancelRequest,
+    Carry,
+    EndRequest,
+    Item,
+    Message,
+    Reply,
+    RewindRequest,
+    Status,
+    check_id,
+)
+from workflows.turn import Turn
+
+__all__ = ["TURNS_PER_RUN", "AgentSession"]
+
+TURNS_PER_RUN = 64
+"""Turns after which a run continues as new. A cold replay of 64 turns takes well under a second."""
+CARRY_BYTES = 1_000_000
+"""How much inbox may be carried into the next run; a payload may have 2 MiB."""
+
+
+@workflow.defn(name="AgentSession")
+class AgentSession:
+    """One session with an agent. Its id, ``app/user/session``, says which."""
+
+    @workflow.init
+    def __init__(self, carry: Carry | None = None) -> None:
+        carry = carry or Carry()
+        self._key = SessionKey.parse(workflow.info().workflow_id)
+        self._totals = carry
+        self._epoch = carry.epoch
+        self._inbox = Inbox(carry.inbox)
+        self._turn: Turn | None = None
+        self._turns_here = 0
+        self._tried = False
+        self._steering = 0
+        self._steering_lock = asyncio.Lock()
+        self._compaction: asyncio.Task[None] | None = None
+        self._over = False
+        self._steps: deque[str] = deque(maxlen=8)
+
+    @workflow.run
+    async def run(self, carry: Carry | None = None) -> None:
+        """Take what is in the inbox, one after the other, until the session is ended."""
+        face.tag(self._key, self._totals.status)
+        try:
+            while True:
+                await workflow.wait_condition(self._may_move)
+                if self._may_renew():
+                    self._renew()
+                elif self._inbox:
+                    await self._take(self._inbox.take())
+                else:
+                    return
+        except asyncio.CancelledError:
+            # The workflow itself was cancelled: let the handlers answer, then leave.
+            self._inbox.abandon()
+            await workflow.wait_condition(workflow.all_handlers_finished)
+            raise
+
+    # What a session takes.
+
+    @workflow.update
+    async def ask(self, message: Message) -> Reply:
+        """One turn; returns when the agent has answered, or the turn has failed or was cancelled."""
+        item_id = message.message_id or _update_id()
+        reply = await self._inbox.answered(Item(kind="turn", id=item_id, message=message))
+        assert isinstance(reply, Reply), "a turn is answered by a Reply"
+        return reply
+
+    @ask.validator
+    def _check_ask(self, message: Message) -> None:
+        try:
+            message.check()
+            if self._over and not message.reopen:
+                raise SessionEnded(f"session {self._key} was ended; send the message with reopen set")
+            if not self._inbox.holds(message.message_id):
+                self._inbox.check_room()
+                self._check_gate()
+        except PerdureError as error:
+            raise application_error(error) from error
+
+    @workflow.signal
+    def message(self, message: Message) -> None:
+        """The same, for callers that don't wait."""
+        try:
+            message.check()
+        except PerdureError as error:
+            self._note_error(error)
+            return
+        item_id = message.message_id or str(workflow.uuid7())
+        self._inbox.add(Item(kind="turn", id=item_id, message=message))
+
+    @workflow.update
+    async def rewind(self, request: RewindRequest) -> Ack:
+        """Rewind to just before an invocation; the running turn ends first."""
+        return await self._rewind(request)
+
+    @rewind.validator
+    def _check_rewind(self, request: RewindRequest) -> None:
+        try:
+            check_id(request.before)
+            check_id(request.request_id)
+        except PerdureError as error:
+            raise application_error(error) from error
+
+    @workflow.signal(name="rewind")
+    async def rewind_signal(self, request: RewindRequest) -> None:
+        """The same, for callers that don't wait; an error is shown by ``status``."""
+        try:
+            check_id(request.before)
+            check_id(request.request_id)
+            await self._rewind(request)
+        except (ApplicationError, PerdureError) as error:
+            self._note_error(error)
+
+    @workflow.signal
+    async def cancel(self, request: CancelRequest | None = None) -> None:
+        """End the running turn. What it committed stays, marked interrupted."""
+        async with self._steer():
+            turn = self._turn
+            wanted = request.invocation_id if request else None
+            if turn is None or wanted not in (None, turn.id):
+                return
+            await self._interrupt(turn, "cancelled")
+
+    @workflow.update
+    async def end(self, request: EndRequest | None = None) -> Ack:
+        """Close the session, once the messages before this one are done with."""
+        request_id = (request.request_id if request else None) or _update_id()
+        ack = await self._inbox.answered(Item(kind="end", id=request_id))
+        assert isinstance(ack, Ack), "an end is answered by an Ack"
+        return ack
+
+    @workflow.signal(name="end")
+    def end_signal(self, request: EndRequest | None = None) -> None:
+        """The same, for callers that don't wait."""
+        request_id = (request.request_id if request else None) or str(workflow.uuid7())
+        self._inbox.add(Item(kind="end", id=request_id))
+
+    @workflow.update
+    async def save_artifact(self, request: ArtifactRequest) -> Ack:
+        """List an artifact that the caller has put into the store; turns go on meanwhile."""
+        task = ArtifactTask(request_id=request.request_id, name=request.name, version=request.version)
+        try:
+            seq = await calls.steer(SAVE_ARTIFACT, task, int, f"save {request.name}")
+        except ActivityError as error:
+            raise _refused(error) from error
+        return Ack(request_id=request.request_id, seq=seq)
+
+    @workflow.query
+    def status(self) -> Status:
+        """What the session is doing now, and its totals."""
+        turn = self._turn
+        return Status(
+            status=self._totals.status,
+            doing=turn.doing if turn else None,
+            invocation_id=turn.id if turn else None,
+            queued=len(self._inbox),
+            epoch=self._epoch,
+            turns=self._totals.turns,
+            model_calls=self._totals.model_calls,
+            tool_calls=self._totals.tool_calls,
+            tokens=self._totals.tokens,
+            rewinds=self._totals.rewinds,
+            compacting=self._compacting(),
+            last_error=self._totals.last_error,
+        )
+
+    # The loop.
+
+    def _may_move(self) -> bool:
+        if self._steering:
+            return False
+        if self._inbox or self._may_renew():
+            return True
+        # A run that never opened the session (an unknown agent, a stray signal) keeps nothing.
+        idle_for_good = self._over or (self._epoch is None and self._tried)
+        return idle_for_good and self._nothing_open()
+
+    def _nothing_open(self) -> bool:
+        return workflow.all_handlers_finished() and not self._compacting()
+
+    def _compacting(self) -> bool:
+        return self._compaction is not None and not self._compaction.done()
+
+    def _may_renew(self) -> bool:
+        return self._due() and self._nothing_open() and self._inbox.bytes <= CARRY_BYTES
+
+    def _due(self) -> bool:
+        return self._turns_here >= TURNS_PER_RUN or workflow.info().is_continue_as_new_suggested()
+
+    def _renew(self) -> None:
+        carried = {"epoch": self._epoch, "inbox": list(self._inbox.items)}
+        workflow.continue_as_new(self._totals.model_copy(update=carried))
+
+    def _check_gate(self) -> None:
+        if self._turns_here >= 2 * TURNS_PER_RUN:
+            raise Busy(f"session {self._key} is about to continue as a new run; send this again")
+
+    async def _take(self, item: Item) -> None:
+        self._tried = True
+        try:
+            answer = await (self._take_turn(item) if item.kind == "turn" else self._take_end(item))
+        except ActivityError as error:
+            refused = _refused(error)
+            self._note_error(refused)
+            if isinstance(perdure_error(error), SessionNotFound):
+                self._over = True
+            self._inbox.refuse(item, refused)
+        else:
+            self._inbox.answer(item, answer)
+        self._show()
+
+    async def _take_turn(self, item: Item) -> Reply:
+        assert item.message is not None, "a turn's item carries its message"
+        self._turns_here += 1
+        self._turn = turn = Turn(item.id, self._note_step, self._totals.model)
+        said = item.message
+        first = ModelTask(
+            invocation_id=item.id,
+            **({} if self._epoch is None else {"epoch": self._epoch}),
+            **said.model_dump(include={"text", "content", "reopen", "inline"}, exclude_unset=True),
+        )
+        try:
+            reply = await turn.run(first)
+        except asyncio.CancelledError:
+            await self._interrupt(turn, "workflow cancelled")
+            raise
+        except ActivityError as error:
+            if turn.stopped is None and is_cancelled_exception(error):
+                # The cancellation of the workflow reached the activity first.
+                await self._interrupt(turn, "workflow cancelled")
+                raise asyncio.CancelledError from error
+            ours = perdure_error(error)
+            if ours is not None and not isinstance(ours, StaleEpoch):
+                raise
+            reply = await self._lost(turn, error)
+        finally:
+            self._turn = None
+        if turn.stopped is None:
+            self._epoch = turn.epoch if turn.epoch is not None else self._epoch
+        self._over = False
+        self._count(turn)
+        self._set_status("error" if reply.status == "failed" else "open", reply.failure)
+        if turn.compact:
+            self._start_compaction(item.id)
+        return reply
+
+    async def _lost(self, turn: Turn, error: ActivityError) -> Reply:
+        """The reply of a turn that ended in neither an answer nor a refusal."""
+        failure = None
+        if perdure_error(error) is None:
+            refused = _refused(error)
+            failure = Failure(type=refused.type or "ActivityError", message=refused.message)
+            await self._interrupt(turn, "failed", failure)
+        else:
+            # StaleEpoch. If nobody here moved the epoch somebody else did; the next turn takes over again.
+            self._epoch = None
+        status = "failed" if failure else "cancelled"
+        return Reply(invocation_id=turn.id, status=status, **({"failure": failure} if failure else {}))
+
+    async def _take_end(self, item: Item) -> Ack:
+        moved = await calls.steer(END, EndTask(request_id=item.id), Moved, "end session")
+        self._epoch = moved.epoch
+        self._over = True
+        self._set_status("ended")
+        return Ack(request_id=item.id, seq=moved.seq)
+
+    # Steering.
+
+    @asynccontextmanager
+    async def _steer(self) -> AsyncIterator[None]:
+        """One steering request at a time, and no turn begins meanwhile."""
+        self._steering += 1
+        try:
+            async with self._steering_lock:
+                yield
+        finally:
+            self._steering -= 1
+
+    async def _rewind(self, request: RewindRequest) -> Ack:
+        request_id = request.request_id or str(workflow.uuid7())
+        self._tried = True
+        async with self._steer():
+            turn = self._turn
+            task = RewindTask(
+                before=request.before, request_id=request_id, **({"running": turn.id} if turn else {})
+            )
+            try:
+                moved = await calls.steer(REWIND, task, Moved, f"rewind before {request.before}")
+            except ActivityError as error:
+                raise _refused(error) from error
+            if not moved.repeated:
+                self._epoch = moved.epoch
+                self._totals = self._totals.model_copy(update={"rewinds": self._totals.rewinds + 1})
+                if turn is not None:
+                    turn.stop("rewound")
+            self._note_step(f"rewound before {request.before}")
+            return Ack(request_id=request_id, seq=moved.seq)
+
+    async def _interrupt(self, turn: Turn, reason: str, failure: Failure | None = None) -> None:
+        epoch = turn.epoch if turn.epoch is not None else self._epoch
+        known = {"epoch": epoch, "failure": failure}
+        task = InterruptTask(
+            invocation_id=turn.id,
+            reason=reason,
+            **{name: value for name, value in known.items() if value is not None},
+        )
+        try:
+            self._epoch = await calls.steer(INTERRUPT, task, int, reason)
+        except ActivityError as error:
+            self._note_error(_refused(error))
+        turn.stop(reason)
+
+    def _start_compaction(self, invocation_id: str) -> None:
+        """Behind the reply, never in front of it; one at a time, and what is due stays due."""
+        if not self._compacting():
+            self._compaction = asyncio.create_task(self._compact(invocation_id))
+
+    async def _compact(self, invocation_id: str) -> None:
+        try:
+            await calls.compact(CompactTask(invocation_id=invocation_id))
+            self._note_step("compaction")
+        except ActivityError as error:
+            if not isinstance(perdure_error(error), StaleEpoch):
+                self._note_error(_refused(error))
+
+    # What people see.
+
+    def _set_status(self, status: str, failure: Failure | None = None) -> None:
+        if failure is not None:
+            self._totals = self._totals.model_copy(update={"last_error": failure})
+        if status != self._totals.status:
+            self._totals = self._totals.model_copy(update={"status": status})
+            face.set_status(status)
+
+    def _count(self, turn: Turn) -> None:
+        totals = self._totals
+        self._totals = totals.model_copy(
+            update={
+                "turns": totals.turns + 1,
+                "model_calls": totals.model_calls + turn.model_calls,
+                "tool_calls": totals.tool_calls + turn.tool_calls,
+                "tokens": totals.tokens + turn.tokens,
+                "model": turn.model,
+            }
+        )
+
+    def _note_error(self, error: Exception) -> None:
+        kind = error.type if isinstance(error, ApplicationError) and error.type else type(error).__name__
+        failure = Failure(type=kind, message=str(error))
+        self._totals = self._totals.model_copy(update={"last_error": failure})
+        workflow.logger.warning("session %s: %s: %s", self._key, kind, error)
+
+    def _note_step(self, step: str) -> None:
+        self._steps.append(step)
+        self._show()
+
+    def _show(self) -> None:
+        workflow.set_current_details(face.details(self.status(), self._steps))
+
+
+def _update_id() -> str:
+    info = workflow.current_update_info()
+    assert info is not None, "an update handler always runs in an update"
+    return info.id
+
+
+def _refused(error: ActivityError) -> ApplicationError:
+    """What a caller is told when an activity did not succeed."""
+    ours = perdure_error(error)
+    if ours is not None:
+        return application_error(ours)
+    cause = error.cause or error
+    kind = getattr(cause, "type", None) or type(cause).__name__
+    return ApplicationError(str(cause), type=str(kind), non_retryable=True)
