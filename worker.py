@@ -22,31 +22,18 @@ from activities.gemini import Gemini
 from activities.model import ModelActivities
 from activities.steering import SteeringActivities
 from activities.tools import ToolActivities
+from gateway.opening import open_store
 from gateway.runner import connect
 from perdure import searchattributes
 from perdure.errors import InvalidOption
 from perdure.registry import Registry, load_agents
 from perdure.settings import Settings
-from storage.sessions import SessionStore, StoreOptions
+from storage.sessions import SessionStore
 from workflows.session import AgentSession
 
-__all__ = ["build_worker", "main", "open_store", "run_worker"]
+__all__ = ["build_worker", "main", "run_worker"]
 
 _log = logging.getLogger("perdure.worker")
-
-
-async def open_store(settings: Settings, *, migrate: bool = False) -> SessionStore:
-    """The store that the settings name. ``migrate`` brings its schema up to date first."""
-    options = StoreOptions(
-        pool_size=settings.pool_size,
-        max_overflow=settings.max_overflow,
-        pool_idle_timeout=settings.pool_idle_timeout,
-        pool_pre_ping=settings.pool_pre_ping,
-        sqlite_synchronous=settings.sqlite_synchronous,
-    )
-    return await SessionStore.open(
-        settings.database_url, settings.artifacts_url, options=options, migrate=migrate
-    )
 
 
 def build_worker(

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from temporalio.exceptions import ApplicationError, FailureError
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 
 from perdure.errors import ModelUnavailable, PerdureError, by_name
 
-__all__ = ["application_error", "perdure_error"]
+__all__ = ["application_error", "perdure_error", "refusal"]
 
 
 def application_error(error: PerdureError) -> ApplicationError:
@@ -38,3 +38,13 @@ def perdure_error(error: BaseException | None) -> PerdureError | None:
             return found(error.message)
         error = error.cause if isinstance(error, FailureError) else error.__cause__
     return None
+
+
+def refusal(error: ActivityError) -> ApplicationError:
+    """What a caller is told when an activity did not succeed."""
+    ours = perdure_error(error)
+    if ours is not None:
+        return application_error(ours)
+    cause = error.cause or error
+    kind = getattr(cause, "type", None) or type(cause).__name__
+    return ApplicationError(str(cause), type=str(kind), non_retryable=True)

@@ -69,7 +69,8 @@ class ModelActivities:
             if task.step == 1:
                 turn = await self._store.begin_turn(key, user_event(task), epoch=epoch, reopen=task.reopen)
                 if turn.done is not None:
-                    return _outcome(turn.epoch, agent, turn.done, inline=task.inline)
+                    done = _outcome(turn.epoch, agent, turn.done, inline=task.inline)
+                    return ModelOutcome(**done.model_dump(exclude_unset=True), repeated=True)
                 epoch = turn.epoch
             if epoch is None:
                 raise StaleEpoch(f"step {task.step} of {task.invocation_id} in {key} came without an epoch")

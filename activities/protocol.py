@@ -110,8 +110,10 @@ class ModelOutcome(Record):
     seq: int
     calls: Sequence[CallRef] = ()
     failure: Failure | None = None
+    repeated: bool = False
+    """The invocation had ended before: this is a message sent again, and nothing was done now."""
     cancelled: bool = False
-    """The turn had been ended by a cancel: this is a message sent again."""
+    """It had ended in a cancel."""
     compact: bool = False
     """Enough has gathered to be worth a summary."""
     tokens: int = 0

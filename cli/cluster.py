@@ -58,7 +58,7 @@ def without_password(url: str) -> str:
 
 
 async def _upgrade(settings: Settings) -> None:
-    import worker
+    from gateway.opening import open_store
 
-    store = await worker.open_store(settings, migrate=True)
+    store = await open_store(settings, migrate=True)
     await store.close()

@@ -14,6 +14,8 @@ from perdure.settings import Settings
 from perdure.types import SessionKey
 
 if TYPE_CHECKING:  # the store and Temporal take a second to import, which `--help` need not pay
+    from temporalio.client import Client
+
     from gateway.runner import Runner
     from storage.sessions import SessionStore
 
@@ -23,6 +25,7 @@ __all__ = [
     "JsonOption",
     "NotReachable",
     "SessionArgument",
+    "connect",
     "find_settings",
     "open_runner",
     "open_store",
@@ -74,10 +77,10 @@ async def open_store(settings: Settings) -> AsyncIterator[SessionStore]:
     Raises:
         NotReachable: the database does not answer, or has no tables yet.
     """
-    import worker
+    from gateway import opening
 
     _check_file(settings.database_url)
-    store = await worker.open_store(settings)
+    store = await opening.open_store(settings)
     try:
         yield store
     finally:
@@ -99,14 +102,24 @@ async def open_runner(settings: Settings) -> AsyncIterator[Runner]:
     Raises:
         NotReachable: the database or Temporal does not answer.
     """
-    from gateway.runner import Runner, connect
+    from gateway.runner import Runner
 
     async with open_store(settings) as store:
-        try:
-            client = await connect(settings)
-        except RuntimeError as error:
-            raise NotReachable(
-                f"Temporal does not answer at {settings.temporal_address}: start perdure dev here, "
-                f"name its folder with --data, or set PERDURE_TEMPORAL_ADDRESS ({error})"
-            ) from error
-        yield Runner(client, store, task_queue=settings.task_queue)
+        yield Runner(await connect(settings), store, task_queue=settings.task_queue)
+
+
+async def connect(settings: Settings) -> Client:
+    """A client of Temporal.
+
+    Raises:
+        NotReachable: Temporal does not answer.
+    """
+    from gateway import runner
+
+    try:
+        return await runner.connect(settings)
+    except RuntimeError as error:  # how the SDK says it
+        raise NotReachable(
+            f"Temporal does not answer at {settings.temporal_address}: start perdure dev here, "
+            f"name its folder with --data, or set PERDURE_TEMPORAL_ADDRESS ({error})"
+        ) from error

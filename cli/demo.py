@@ -21,12 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 from embedded.stack import Stack
+from gateway.opening import open_store
 from gateway.runner import Answer, Runner, connect, new_id
 from perdure.errors import PerdureError, SessionNotFound
 from perdure.testing import StandInClient
 from perdure.types import Event, Json, SessionKey
 from storage.sessions import SessionStore
-from worker import open_store
 
 __all__ = ["run"]
 
@@ -99,20 +99,21 @@ class Story:
         if self._stack.standin is not None:
             self._control().hang(contains="visits")
         question = "Increment 'visits' counter by 1 and show its value"
-        asked = asyncio.create_task(self._ask(question))
+        asked = asyncio.create_task(self._runner.ask(KEY, question))
+        out.print(f"  [cyan]user[/]   {question}")
         await self._model_call_in_flight()
         old = await self._kill(lambda: self._stack.worker.pid)
         out.print(f"  SIGKILL to the worker, pid {old}, with the model call in flight")
-        await _slow(
-            "a new worker starts, and Temporal gives it the call once the old one's heartbeat is missed",
-            asked,
-        )
+        answer = await _slow("Temporal gives the call to the new worker once it misses the old one", asked)
+        out.print(f"  [green]agent[/]  {answer.text}")
         out.print(f"  the worker that answered has pid {self._stack.worker.pid}")
         await self._expect_counters({"visits": 1})
         log = await self._store.log(KEY)
         steps = [_kind(event) for event in log]
         out.print(f"  the log: {', '.join(f'{event.seq} {_kind(event)}' for event in log)}")
-        _expect(steps, ["user", "model", "tool", "model"], "one user event and one event a step")
+        if self._stack.standin is not None:  # Gemini may take another way to the same end
+            _expect(steps, ["user", "model", "tool", "model"], "one user event and one event a step")
+        _expect(steps.count("user"), 1, "user events")
 
     async def _artifacts(self) -> None:
         _chapter("2. Artifacts", "files beside the conversation, by version")
@@ -141,9 +142,7 @@ class Story:
         _chapter("4. Compaction", "interval 3, overlap 1: what is old becomes one summary")
         for name in ("logins", "clicks", "views", "shares"):
             await self._ask(f"Increment '{name}' counter by 1")
-            await self._show_compactions()
         await self._ask("Show all counters")
-        await self._show_compactions()
         _expect(self._shown_compactions > 1, True, "compactions happened")
         await self._expect_counters({"visits": 2, "logins": 1, "clicks": 1, "views": 1, "shares": 1})
 
@@ -168,7 +167,7 @@ class Story:
         rows: Mapping[str, object] = {
             "events in the log": f"{len(log)}, {sum(event.live for event in log)} of them live",
             "turns": status.turns,
-            "model calls": status.model_calls,
+            "model calls": f"{status.model_calls}, and {self._shown_compactions} for summaries",
             "tool calls": status.tool_calls,
             "rewinds": status.rewinds,
             "Temporal history": f"{info.history_length} events, {info.history_size_bytes:,} bytes",
@@ -184,6 +183,7 @@ class Story:
         if answer.status != "answered":
             raise DemoFailed(f"{text!r} was not answered: {answer.status} {answer.failure}")
         out.print(f"  [green]agent[/]  {answer.text}")
+        await self._show_compactions()
         return answer
 
     async def _signal_rewind(self, before: str, words: str) -> str:
@@ -279,7 +279,7 @@ async def _slow(what: str, work: Awaitable[T]) -> T:
     return result
 
 
-async def _until(look: Callable[[], Awaitable[T]], what: str) -> T:
+async def _until(look: Callable[[], Awaitable[T | None]], what: str) -> T:
     """Look again and again until there is something to see.
 
     Raises:

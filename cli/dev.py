@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.cluster import without_password
-from cli.common import DEFAULT_DATA, DataOption
+from cli.common import DEFAULT_DATA, DataOption, NotReachable, connect
 from perdure.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,15 +49,31 @@ def worker(
     agents: Annotated[
         list[str] | None, typer.Option(help="A module or file that defines agents; may be given again.")
     ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Only tell whether a worker of this host polls; for health checks."),
+    ] = False,
 ) -> None:
     """Run a worker: the production process. Its settings are the PERDURE_* variables.
 
     SIGTERM lets running activities finish, for as long as PERDURE_GRACEFUL_SHUTDOWN says.
     """
+    settings = Settings()
+    if check:
+        asyncio.run(_check(settings))
+        return
     import worker as process
 
-    settings = Settings()
     process.main(settings.model_copy(update={"agents": agents}) if agents else settings)
+
+
+async def _check(settings: Settings) -> None:
+    from embedded.pollers import polls
+
+    host = socket.gethostname()
+    if not await polls(await connect(settings), settings.task_queue, host=host):
+        raise NotReachable(f"no worker of {host} polls the task queue {settings.task_queue}")
+    _say(f"a worker of {host} polls the task queue {settings.task_queue}")
 
 
 async def _run(stack: Stack, agents: list[str], data: Path) -> None:

@@ -88,9 +88,7 @@ class PostgresServer:
         """
         await asyncio.to_thread(self._prepare)
         self.port = self.port or free_port()
-        self._process = Process(
-            "Postgres", self._command(), log=self._log, cwd=self._home, user=_other_user()
-        )
+        self._process = Process("Postgres", self._command(), log=self.log, cwd=self._home, user=_other_user())
         self._process.start()
         try:
             await self._process.until_ready(self._answers, within=_READY_WITHIN)
@@ -146,7 +144,8 @@ class PostgresServer:
         return self._folder
 
     @property
-    def _log(self) -> Path:
+    def log(self) -> Path:
+        """Its log file, once it was started."""
         return self._home / "postgres.log"
 
     def _prepare(self) -> None:

@@ -59,7 +59,7 @@ class Program:
             MissingProgram: there is no such program.
             DidNotStart: it ended, or was not ready in time.
         """
-        await self.end_leftover()
+        await asyncio.to_thread(end_leftover, self._pid_file)
         self._process.start()
         try:
             await self._process.until_ready(self._is_ready, within=self._within)
@@ -82,10 +82,6 @@ class Program:
     async def kill(self) -> None:
         """End it and its children with SIGKILL, as a crash would."""
         await self._process.kill()
-
-    async def end_leftover(self) -> None:
-        """End what an earlier, killed parent left running."""
-        await asyncio.to_thread(end_leftover, self._pid_file)
 
     async def _is_ready(self) -> str | None:
         pid = self.pid

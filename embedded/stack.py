@@ -19,6 +19,7 @@ import asyncio
 import fcntl
 import json
 import os
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,15 +27,13 @@ from types import TracebackType
 from typing import IO
 
 from pydantic import SecretStr
-from temporalio.api.enums.v1 import TaskQueueType
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.service import RPCError
 
 from embedded import devfile
 from embedded.errors import AlreadyRunning
+from embedded.pollers import polls
 from embedded.ports import HOST, free_port
-from embedded.process import Process
+from embedded.process import Process, end_leftover
 from embedded.program import Program
 from embedded.supervisor import Service, Supervisor
 from embedded.temporal import TemporalServer
@@ -55,8 +54,9 @@ class Stack:
     Args:
         agents: module paths or files that define agents.
         data: the folder; made if missing.
-        port: Temporal's port; None means the one of the last run, else 7233, else any free one.
-        ui_port: of Temporal's UI; None likewise, with 8233.
+        port: Temporal's port; None means the one of the last run, else 7233, else any free one; 0 means
+            the one of the last run, else any free one.
+        ui_port: of Temporal's UI; likewise, with 8233.
         ui: whether Temporal's UI runs.
         settings: what to keep of the surroundings; None reads the environment and ``.env``. Its
             database and artifacts are used if they were set, else those in the folder.
@@ -95,9 +95,10 @@ class Stack:
         """
         self._own_folder()
         try:
+            # First of all, for they hold the ports; and the worker before what it works with.
+            for name in ("run/worker.pid", "run/standin.pid", "temporal/temporal.pid"):
+                await asyncio.to_thread(end_leftover, self.data / name)
             self._plan()
-            for program in self._programs():
-                await program.end_leftover()
             await self._migrate()
             stages: list[list[Service]] = [[self.temporal], [*self._programs()]]
             self._supervisor = Supervisor(stages, say=self._say)
@@ -157,10 +158,10 @@ class Stack:
     def _plan(self) -> None:
         """Choose ports, and put together what will run."""
         last = devfile.read(self.data) or devfile.DevFile()
-        port = self._port or self._choose(last.temporal_port, _DEFAULT_PORT)
-        ui_port = (self._ui_port or self._choose(last.ui_port, _DEFAULT_UI_PORT)) if self._ui else None
+        port = self._choose(self._port, last.temporal_port, _DEFAULT_PORT)
+        ui_port = self._choose(self._ui_port, last.ui_port, _DEFAULT_UI_PORT) if self._ui else None
         standin = self._given.gemini_api_key is None and self._given.model_base_url is None
-        self.model_port = self._choose(last.model_port, None) if standin else None
+        self.model_port = self._choose(0, last.model_port, None) if standin else None
         self.settings = self._settings(port)
         self.temporal = TemporalServer(
             self.data / "temporal",
@@ -190,9 +191,10 @@ class Stack:
             ),
         )
 
-    def _choose(self, last: int | None, default: int | None) -> int:
-        wanted = last or default
-        port = free_port(wanted)
+    def _choose(self, wanted: int | None, last: int | None, default: int | None) -> int:
+        if wanted:
+            return wanted
+        port = free_port(last or (default if wanted is None else None))
         if last and port != last:
             self._say(f"port {last} of the last run is taken; using {port}")
         return port
@@ -250,19 +252,13 @@ class Stack:
 
     async def _worker_polls(self, pid: int) -> str | None:
         """None if the worker with this pid polls our task queue, else what is missing."""
-        request = DescribeTaskQueueRequest(
-            namespace=self.settings.temporal_namespace,
-            task_queue=TaskQueue(name=self.settings.task_queue),
-            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
-        )
         try:
-            client = await self.temporal.connect()
-            queue = await client.workflow_service.describe_task_queue(request)
+            found = await polls(
+                await self.temporal.connect(), self.settings.task_queue, host=socket.gethostname(), pid=pid
+            )
         except (RuntimeError, RPCError) as error:
             return f"Temporal does not answer: {error}"
-        # A worker that was killed stays in the list for minutes; the identity tells them apart.
-        polls = any(poller.identity.startswith(f"{pid}@") for poller in queue.pollers)
-        return None if polls else f"it does not poll the task queue {self.settings.task_queue} yet"
+        return None if found else f"it does not poll the task queue {self.settings.task_queue} yet"
 
     async def _standin_answers(self, pid: int) -> str | None:
         assert self.model_port is not None, "there is a stand-in"

@@ -200,9 +200,13 @@ LIVE_EVENTS = {
     "sqlite": "CREATE VIEW live_events AS\nSELECT "
     + _SHOWN.format(
         text="""(SELECT group_concat(json_extract(part.value, '$.text'), '')
-          FROM json_each(e.content, '$.parts') AS part
-         WHERE json_extract(part.value, '$.text') IS NOT NULL
-           AND json_extract(part.value, '$.thought') IS NOT 1)"""
+          FROM json_each(
+                 CASE json_type(e.content, '$.parts') WHEN 'array' THEN json_extract(e.content, '$.parts') END
+               ) AS part
+         WHERE CASE part.type WHEN 'object' THEN
+                 json_extract(part.value, '$.text') IS NOT NULL
+                 AND json_extract(part.value, '$.thought') IS NOT 1
+               END)"""
     )
     + """
   FROM sessions s, json_each(s.projection) AS live

@@ -21,7 +21,7 @@ from storage.artifact_store import ArtifactStore
 from storage.options import StoreOptions
 from storage.records import MAX_ID_BYTES, Context, Rewound, SessionPage, Turn, session_of
 from storage.session_row import find, must_find, must_lock
-from storage.storable import check_id, check_json, check_text
+from storage.storable import check_id, check_json, check_key, check_text
 
 __all__ = ["Context", "Rewound", "SessionPage", "SessionStore", "StoreOptions", "Turn"]
 
@@ -47,6 +47,7 @@ class SessionStore(ArtifactStore):
             SessionExists: the id is taken for this app and user.
             InvalidContent: a value that cannot be stored.
         """
+        check_key(key)
         given = state_rows.storable_delta(state or {})
         check_json(given, f"the initial state of {key}")
         check_json(metadata or {}, f"the metadata of {key}")
@@ -135,6 +136,7 @@ class SessionStore(ArtifactStore):
             SessionNotFound, SessionEnded, VersionMismatch, EventConflict, InvalidContent:
                 nothing was written.
         """
+        check_key(key)
         event = lifecycle.update_event(request_id, state or {})
         check_json(dict(metadata or {}), f"the metadata of {key}")
         async with self._write(key) as conn:

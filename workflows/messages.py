@@ -143,6 +143,10 @@ class Carry(Record):
     model: str | None = None
     last_error: Failure | None = None
 
+    def plus(self, **counts: int) -> Carry:
+        """With these counted in."""
+        return self.model_copy(update={name: getattr(self, name) + count for name, count in counts.items()})
+
 
 class Status(Record):
     """What a session is doing now, the answer of the ``status`` query."""

@@ -8,7 +8,7 @@ Hazards that explain the shape of the code:
 
 - A handler can run before ``run`` does, so all state is set up in ``__init__``.
 - An exception that is not an ``ApplicationError`` fails the workflow task, which then
-  retries for ever: handlers convert at their edge (:func:`_refused`).
+  retries for ever: handlers convert at their edge (:func:`~activities.failures.refusal`).
 - A rewind or cancel commits first, moving the epoch, and stops the turn's task after. In
   between, whatever the turn still writes is refused by the database, not by luck.
 - Updates cannot be carried into the next run, signals can: so a run continues as new only
@@ -23,9 +23,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, ApplicationError
 
-from activities.failures import application_error, perdure_error
+from activities.failures import application_error, perdure_error, refusal
 from activities.protocol import (
     END,
     INTERRUPT,
@@ -84,7 +84,7 @@ class AgentSession:
         self._steering = 0
         self._steering_lock = asyncio.Lock()
         self._compaction: asyncio.Task[None] | None = None
-        self._over = False
+        self._over = carry.status == "ended"
         self._steps: deque[str] = deque(maxlen=8)
 
     @workflow.run
@@ -190,10 +190,11 @@ class AgentSession:
     async def save_artifact(self, request: ArtifactRequest) -> Ack:
         """List an artifact that the caller has put into the store; turns go on meanwhile."""
         task = ArtifactTask(request_id=request.request_id, name=request.name, version=request.version)
+        self._tried = True
         try:
             seq = await calls.steer(SAVE_ARTIFACT, task, int, f"save {request.name}")
         except ActivityError as error:
-            raise _refused(error) from error
+            raise refusal(error) from error
         return Ack(request_id=request.request_id, seq=seq)
 
     @workflow.query
@@ -201,18 +202,12 @@ class AgentSession:
         """What the session is doing now, and its totals."""
         turn = self._turn
         return Status(
-            status=self._totals.status,
             doing=turn.doing if turn else None,
             invocation_id=turn.id if turn else None,
             queued=len(self._inbox),
             epoch=self._epoch,
-            turns=self._totals.turns,
-            model_calls=self._totals.model_calls,
-            tool_calls=self._totals.tool_calls,
-            tokens=self._totals.tokens,
-            rewinds=self._totals.rewinds,
             compacting=self._compacting(),
-            last_error=self._totals.last_error,
+            **self._totals.model_dump(exclude={"inbox", "epoch", "model"}),
         )
 
     # The loop.
@@ -251,9 +246,9 @@ class AgentSession:
         try:
             answer = await (self._take_turn(item) if item.kind == "turn" else self._take_end(item))
         except ActivityError as error:
-            refused = _refused(error)
+            refused = refusal(error)
             self._note_error(refused)
-            if isinstance(perdure_error(error), SessionNotFound):
+            if isinstance(perdure_error(error), SessionNotFound | SessionEnded):
                 self._over = True
             self._inbox.refuse(item, refused)
         else:
@@ -271,42 +266,43 @@ class AgentSession:
             **said.model_dump(include={"text", "content", "reopen", "inline"}, exclude_unset=True),
         )
         try:
-            reply = await turn.run(first)
+            reply = await self._reply(turn, first)
         except asyncio.CancelledError:
             await self._interrupt(turn, "workflow cancelled")
             raise
-        except ActivityError as error:
-            if turn.stopped is None and is_cancelled_exception(error):
-                # The cancellation of the workflow reached the activity first.
-                await self._interrupt(turn, "workflow cancelled")
-                raise asyncio.CancelledError from error
-            ours = perdure_error(error)
-            if ours is not None and not isinstance(ours, StaleEpoch):
-                raise
-            reply = await self._lost(turn, error)
         finally:
             self._turn = None
-        if turn.stopped is None:
-            self._epoch = turn.epoch if turn.epoch is not None else self._epoch
+        if turn.repeated:
+            return reply
+        if turn.stopped is None and turn.epoch is not None:
+            self._epoch = turn.epoch
         self._over = False
-        self._count(turn)
+        self._totals = self._totals.plus(
+            turns=1, model_calls=turn.model_calls, tool_calls=turn.tool_calls, tokens=turn.tokens
+        ).model_copy(update={"model": turn.model})
         self._set_status("error" if reply.status == "failed" else "open", reply.failure)
         if turn.compact:
             self._start_compaction(item.id)
         return reply
 
-    async def _lost(self, turn: Turn, error: ActivityError) -> Reply:
-        """The reply of a turn that ended in neither an answer nor a refusal."""
-        failure = None
-        if perdure_error(error) is None:
-            refused = _refused(error)
+    async def _reply(self, turn: Turn, first: ModelTask) -> Reply:
+        """Run the turn; raises ActivityError if it was refused, and nothing of it is in the log."""
+        try:
+            return await turn.run(first)
+        except ActivityError as error:
+            ours = perdure_error(error)
+            if isinstance(ours, StaleEpoch):
+                # Nobody here moved the epoch, so somebody did who went past this workflow. Take over again.
+                self._epoch = None
+                if turn.epoch is None and first.epoch is not None and not self._steering:
+                    return await turn.run(first.model_copy(update={"epoch": None}))
+                return Reply(invocation_id=turn.id, status="cancelled")
+            if ours is not None:
+                raise
+            refused = refusal(error)
             failure = Failure(type=refused.type or "ActivityError", message=refused.message)
             await self._interrupt(turn, "failed", failure)
-        else:
-            # StaleEpoch. If nobody here moved the epoch somebody else did; the next turn takes over again.
-            self._epoch = None
-        status = "failed" if failure else "cancelled"
-        return Reply(invocation_id=turn.id, status=status, **({"failure": failure} if failure else {}))
+            return Reply(invocation_id=turn.id, status="failed", failure=failure)
 
     async def _take_end(self, item: Item) -> Ack:
         moved = await calls.steer(END, EndTask(request_id=item.id), Moved, "end session")
@@ -338,10 +334,10 @@ class AgentSession:
             try:
                 moved = await calls.steer(REWIND, task, Moved, f"rewind before {request.before}")
             except ActivityError as error:
-                raise _refused(error) from error
+                raise refusal(error) from error
             if not moved.repeated:
                 self._epoch = moved.epoch
-                self._totals = self._totals.model_copy(update={"rewinds": self._totals.rewinds + 1})
+                self._totals = self._totals.plus(rewinds=1)
                 if turn is not None:
                     turn.stop("rewound")
             self._note_step(f"rewound before {request.before}")
@@ -358,7 +354,7 @@ class AgentSession:
         try:
             self._epoch = await calls.steer(INTERRUPT, task, int, reason)
         except ActivityError as error:
-            self._note_error(_refused(error))
+            self._note_error(refusal(error))
         turn.stop(reason)
 
     def _start_compaction(self, invocation_id: str) -> None:
@@ -372,7 +368,7 @@ class AgentSession:
             self._note_step("compaction")
         except ActivityError as error:
             if not isinstance(perdure_error(error), StaleEpoch):
-                self._note_error(_refused(error))
+                self._note_error(refusal(error))
 
     # What people see.
 
@@ -382,18 +378,6 @@ class AgentSession:
         if status != self._totals.status:
             self._totals = self._totals.model_copy(update={"status": status})
             face.set_status(status)
-
-    def _count(self, turn: Turn) -> None:
-        totals = self._totals
-        self._totals = totals.model_copy(
-            update={
-                "turns": totals.turns + 1,
-                "model_calls": totals.model_calls + turn.model_calls,
-                "tool_calls": totals.tool_calls + turn.tool_calls,
-                "tokens": totals.tokens + turn.tokens,
-                "model": turn.model,
-            }
-        )
 
     def _note_error(self, error: Exception) -> None:
         kind = error.type if isinstance(error, ApplicationError) and error.type else type(error).__name__
@@ -413,13 +397,3 @@ def _update_id() -> str:
     info = workflow.current_update_info()
     assert info is not None, "an update handler always runs in an update"
     return info.id
-
-
-def _refused(error: ActivityError) -> ApplicationError:
-    """What a caller is told when an activity did not succeed."""
-    ours = perdure_error(error)
-    if ours is not None:
-        return application_error(ours)
-    cause = error.cause or error
-    kind = getattr(cause, "type", None) or type(cause).__name__
-    return ApplicationError(str(cause), type=str(kind), non_retryable=True)

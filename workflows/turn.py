@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from temporalio.exceptions import ActivityError, is_cancelled_exception
+
 from activities.protocol import CallRef, ModelOutcome, ModelTask, ToolTask
 from workflows import calls
 from workflows.messages import Reply
@@ -27,6 +29,7 @@ class Turn:
         self.epoch: int | None = None
         self.stopped: str | None = None
         self.compact = False
+        self.repeated = False
         self.model = model
         self.model_calls = 0
         self.tool_calls = 0
@@ -39,6 +42,7 @@ class Turn:
 
         Raises:
             ActivityError: a step was refused, or failed in a way that no event records.
+            CancelledError: the workflow itself was cancelled.
         """
         self._task = asyncio.create_task(self._steps(first))
         try:
@@ -46,9 +50,12 @@ class Turn:
         except asyncio.CancelledError:
             if self.stopped is None:
                 raise
-        except Exception:
-            # A step that was still running when the turn was stopped may be refused first.
+        except ActivityError as error:
+            # What was still running when the turn was stopped may be refused before it is cancelled,
+            # and a cancellation of the workflow may reach the activity first.
             if self.stopped is None:
+                if is_cancelled_exception(error):
+                    raise asyncio.CancelledError from error
                 raise
         return Reply(invocation_id=self.id, status="cancelled")
 
@@ -102,6 +109,7 @@ class Turn:
         self.model_calls += 1
         self.tokens += outcome.tokens
         self.compact = outcome.compact
+        self.repeated = outcome.repeated
 
     def _reply(self, outcome: ModelOutcome) -> Reply:
         status = "failed" if outcome.failure else "cancelled" if outcome.cancelled else "answered"

@@ -1,8 +1,7 @@
-"""Agents for workers that are killed. Each try of a tool leaves a line in a file, so tries can be counted."""
+"""Agents for workers that get killed. Each try of a tool leaves a line in a file, so that tries can be counted."""
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 
@@ -13,13 +12,14 @@ __all__ = ["AGENTS"]
 
 @tool
 async def work(path: str, context: ToolContext) -> dict[str, int]:
-    """Work: change the state, save a file.
+    """Work: change the state and save a file.
 
     Args:
         path: where to note this try.
     """
     _note(path, context)
-    return await _change(context)
+    n = _count(context)
+    return {"n": n, "version": await context.save_artifact("work.txt", f"worked {n}")}
 
 
 @tool
@@ -31,25 +31,22 @@ def hold(path: str, context: ToolContext) -> dict[str, int]:
     """
     if _note(path, context) == 1:
         threading.Event().wait()
-    n = int(context.state.get("n", 0)) + 1
-    context.state["n"] = n
+    n = _count(context)
     return {"n": n, "version": context.blocking.save_artifact("work.txt", f"worked {n}")}
 
 
 def _note(path: str, context: ToolContext) -> int:
-    """Write this try down, whole even if the next line is never reached; the number of lines now."""
+    """Write down that this call is tried; how many tries there are now."""
     with Path(path).open("a+") as file:
-        file.write(f"{context.idempotency_key}\n")
-        file.flush()
-        os.fsync(file.fileno())
+        file.write(f"{context.idempotency_key} {context.attempt}\n")
         file.seek(0)
         return len(file.readlines())
 
 
-async def _change(context: ToolContext) -> dict[str, int]:
+def _count(context: ToolContext) -> int:
     n = int(context.state.get("n", 0)) + 1
     context.state["n"] = n
-    return {"n": n, "version": await context.save_artifact("work.txt", f"worked {n}")}
+    return n
 
 
 AGENTS = [

@@ -93,6 +93,7 @@ async def test_s63_a_message_resent_after_continue_as_new(hasty_world: World) ->
     key = world.key("tester")
     world.gemini.script(say("the first answer"))
     first = await world.runner.ask(key, "hello", message_id="m1")
+    epoch = (await world.runner.status(key)).epoch
     for n in range(12):
         await world.runner.ask(key, f"number {n}")
 
@@ -101,7 +102,7 @@ async def test_s63_a_message_resent_after_continue_as_new(hasty_world: World) ->
 
     await until(renewed)
     assert await world.runner.ask(key, "hello", message_id="m1") == first
-    assert (await world.runner.status(key)).epoch == 1, "carried over: no run took the session over"
+    assert (await world.runner.status(key)).epoch == epoch, "carried over: no run took the session over"
 
 
 async def measure(world: World, key: SessionKey) -> tuple[int, int]:

@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
-from perdure.errors import InvocationRewound
+from perdure.errors import InvocationRewound, SessionEnded, SessionNotFound
 from perdure.testing import call, say
+from perdure.types import SessionKey
 from tests.integration.agents import gate
 from tests.integration.harness import World, until
 
@@ -202,3 +203,105 @@ async def test_the_workflow_cancelled_by_an_operator_leaves_cleanly(sqlite_world
     world.gemini.clear()
     world.gemini.script(say("a new run"))
     assert (await world.runner.ask(key, "go on")).text == "a new run"
+
+
+async def test_a_message_resent_after_the_end_gets_its_reply_and_opens_nothing(sqlite_world: World) -> None:
+    world = sqlite_world
+    key = world.key("tester")
+    world.gemini.script(say("hello"))
+    first = await world.runner.ask(key, "hi", message_id="m1")
+    await world.runner.end(key)
+    assert await world.runner.ask(key, "hi", message_id="m1") == first
+
+    async def closed() -> bool:
+        return (await world.handle(key).describe()).close_time is not None
+
+    await until(closed)
+    with pytest.raises(SessionEnded):
+        await world.runner.ask(key, "anything new", message_id="m2")
+    await until(closed)
+
+
+async def test_a_session_moved_behind_the_workflows_back_is_taken_over_again(world: World) -> None:
+    """An operator may rewind in the database, with no Temporal at hand."""
+    key = world.key("tester")
+    world.gemini.script(say("one"), say("two"))
+    await world.runner.ask(key, "one")
+    await world.runner.ask(key, "two", message_id="m2")
+    await world.store.rewind(key, before="m2", request_id="by-hand")
+    world.gemini.script(say("three"))
+    assert (await world.runner.ask(key, "three")).text == "three"
+    texts = [event.text for event in (await world.session(key)).events if event.content]
+    assert texts == ["one", "one", "three", "three"]
+
+
+async def test_s23_a_session_deleted_during_a_turn(world: World) -> None:
+    key = world.key("tester")
+    task = await held_turn(world, key, "m1")
+    await world.store.delete(key)
+    gate.open.set()
+    with pytest.raises(SessionNotFound):
+        await task
+
+    async def closed() -> bool:
+        return (await world.handle(key).describe()).close_time is not None
+
+    await until(closed)
+    with pytest.raises(SessionNotFound):
+        await world.store.get(key)
+
+
+async def test_s21_one_session_id_under_two_users(world: World) -> None:
+    one, two = world.key("tester"), world.key("tester")
+    two = SessionKey(app="tester", user_id=two.user_id, session_id=one.session_id)
+    world.gemini.script(say("for one"), say("for two"))
+    await world.runner.ask(one, "I am one")
+    await world.runner.ask(two, "I am two")
+    assert [event.text for event in (await world.session(one)).events] == ["I am one", "for one"]
+    assert [event.text for event in (await world.session(two)).events] == ["I am two", "for two"]
+
+
+async def test_odd_names_make_a_workflow_id_that_can_be_read_back(sqlite_world: World) -> None:
+    world = sqlite_world
+    key = SessionKey(app="tester", user_id="a/b c@example.org", session_id="größe %2F/..")
+    world.gemini.script(say("hello"))
+    assert (await world.runner.ask(key, "hi")).text == "hello"
+    assert SessionKey.parse(key.workflow_id) == key
+    assert (await world.store.get(key)).key == key
+
+
+async def test_a_client_with_nothing_but_temporal(sqlite_world: World) -> None:
+    """No Runner, no pydantic: plain JSON, signal-with-start, the text inline."""
+    world = sqlite_world
+    key = world.key("tester")
+    world.gemini.script(say("hello there"), say("and again"))
+    await world.client.start_workflow(
+        "AgentSession",
+        id=key.workflow_id,
+        task_queue=world.settings.task_queue,
+        start_signal="message",
+        start_signal_args=[{"text": "hi", "message_id": "m1"}],
+    )
+    reply = await world.handle(key).execute_update("ask", {"text": "more", "inline": True})
+    assert isinstance(reply, dict)
+    assert (reply["status"], reply["text"]) == ("answered", "and again")
+    run = await world.handle(key).describe()
+    found = {pair.key.name: pair.value for pair in run.typed_search_attributes}
+    found.pop("BuildIds", None)  # the server's own
+    assert found == {
+        "PerdureApp": "tester",
+        "PerdureUser": key.user_id,
+        "PerdureStatus": "open",
+    }
+
+
+async def test_s13_a_zombie_that_commits_late_is_refused(world: World) -> None:
+    """The turn was ended from elsewhere while its tool ran on."""
+    key = world.key("tester")
+    task = await held_turn(world, key, "m1")
+    await world.store.interrupt(key, "m1", epoch=None, reason="by hand")
+    gate.open.set()
+    assert getattr(await task, "status", None) == "cancelled"
+    session = await world.session(key)
+    assert session.state == {}
+    assert session.events[-1].id == "m1:end"

@@ -168,9 +168,13 @@ SQLITE_VIEW = """
 CREATE VIEW live_events AS
 SELECT e.app, e.user_id, e.session_id, e.seq, e.invocation_id, e.event_id, e.author, e.branch,
        (SELECT group_concat(json_extract(part.value, '$.text'), '')
-          FROM json_each(e.content, '$.parts') AS part
-         WHERE json_extract(part.value, '$.text') IS NOT NULL
-           AND json_extract(part.value, '$.thought') IS NOT 1) AS text,
+          FROM json_each(
+                 CASE json_type(e.content, '$.parts') WHEN 'array' THEN json_extract(e.content, '$.parts') END
+               ) AS part
+         WHERE CASE part.type WHEN 'object' THEN
+                 json_extract(part.value, '$.text') IS NOT NULL
+                 AND json_extract(part.value, '$.thought') IS NOT 1
+               END) AS text,
        e.content, e.state_delta, e.state_undo, e.artifact_delta, e.compaction, e.rewind, e.usage,
        e.error, e.meta, e.created_at
   FROM sessions s, json_each(s.projection) AS live

@@ -1,0 +1,260 @@
+"""A stage for crashes: one session, its own task queue, and a worker process that dies and is started again.
+
+The model's stand-in runs in the test's own process and outlives every worker, so what it
+counts is what a model would have been paid for.
+
+Starting Python and importing a worker costs seconds of CPU. So most workers are forked
+from a process that has imported everything once (``forkserver``); they run the same
+``worker.main`` on the same settings as the command does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import multiprocessing
+import os
+import sys
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Protocol
+
+from embedded.process import Process
+from embedded.stack import environment_of
+from gateway.runner import Answer, Runner
+from perdure import crashpoints
+from perdure.settings import Settings
+from perdure.testing import Request, StandIn
+from perdure.types import SessionKey
+from storage.sessions import SessionStore
+from tests.integration.harness import until
+from temporalio.client import Client
+
+__all__ = ["AGENTS", "CommandWorker", "ForkedWorker", "Scene", "Stage", "WorkerProcess"]
+
+ROOT = Path(__file__).parents[2]
+AGENTS = str(Path(__file__).with_name("crash_agents.py"))
+STARTED_IN = 60.0
+"""Seconds within which a worker process comes to its end, or to where it is wanted, on a busy machine."""
+
+_forks = multiprocessing.get_context("forkserver")
+_forks.set_forkserver_preload(["__main__", "tests.integration.crashes", "worker"])
+
+
+class WorkerProcess(Protocol):
+    """A worker in a process of its own."""
+
+    def start(self) -> None:
+        """Start it; says nothing of when it is ready."""
+
+    async def wait(self) -> int | None:
+        """Wait for its end; the exit code, negative: the signal that ended it."""
+
+    async def kill(self) -> None:
+        """SIGKILL, and wait. Safe to call twice."""
+
+
+class CommandWorker:
+    """``perdure worker``, as production runs it.
+
+    Args:
+        environment: its settings.
+        log: the file that it writes to.
+    """
+
+    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+        command = [sys.executable, "-m", "perdure", "worker"]
+        self._process = Process("worker", command, log=log, env={**_bare(), **environment}, cwd=ROOT)
+
+    def start(self) -> None:
+        self._process.start()
+
+    async def wait(self) -> int | None:
+        return await self._process.wait(STARTED_IN)
+
+    async def kill(self) -> None:
+        await self._process.kill()
+
+
+class ForkedWorker:
+    """The same, from a process that has the imports behind it.
+
+    Args:
+        environment: its settings.
+        log: the file that it writes to.
+    """
+
+    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+        self._environment = dict(environment)
+        self._log = log
+        self._process: ForkServerProcess | None = None
+
+    def start(self) -> None:
+        self._process = _forks.Process(target=_serve, args=(self._environment, str(self._log)), daemon=True)
+        self._process.start()
+
+    async def wait(self) -> int | None:
+        assert self._process is not None, "started"
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._process.sentinel, ended.set)
+        try:
+            await asyncio.wait_for(ended.wait(), STARTED_IN)
+        finally:
+            loop.remove_reader(self._process.sentinel)
+        self._process.join()
+        return self._process.exitcode
+
+    async def kill(self) -> None:
+        if self._process is not None and self._process.is_alive():
+            self._process.kill()
+            await self.wait()
+
+
+def _serve(environment: Mapping[str, str], log: str) -> None:
+    """In the forked process: be a worker."""
+    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    os.environ.clear()
+    os.environ.update({**_bare(), **environment})
+    importlib.reload(crashpoints)  # it looked at the environment when it was imported
+    import worker
+
+    worker.main(Settings(_env_file=None))
+
+
+def _bare() -> dict[str, str]:
+    """Our environment without what anybody has set for Perdure."""
+    keys = ("PERDURE_", "GEMINI_", "GOOGLE_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(keys)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What the scenes of one database share."""
+
+    client: Client
+    address: str
+    store: SessionStore
+    database_url: str
+    artifacts_url: str
+    gemini: StandIn
+    folder: Path
+
+    def settings(self, task_queue: str) -> Settings:
+        """A worker's."""
+        return Settings(
+            _env_file=None,
+            database_url=self.database_url,
+            artifacts_url=self.artifacts_url,
+            temporal_address=self.address,
+            task_queue=task_queue,
+            agents=(AGENTS,),
+            model_base_url=self.gemini.url,
+        )
+
+
+class Scene:
+    """One session and its worker.
+
+    Args:
+        stage: the servers.
+        app: the agent.
+        point: the crash point at which the first worker dies by itself; None: it is killed by hand.
+        command: whether the worker is the real command.
+    """
+
+    def __init__(
+        self, stage: Stage, *, app: str = "crasher", point: str | None = None, command: bool = False
+    ) -> None:
+        self.mark = uuid.uuid4().hex[:10]
+        self.key = SessionKey(app=app, user_id="alice", session_id=self.mark)
+        self.store = stage.store
+        self.gemini = stage.gemini
+        self.runner = Runner(stage.client, stage.store, task_queue=self.mark)
+        self.log = stage.folder / f"{self.mark}.log"
+        self.notes = stage.folder / f"{self.mark}.txt"
+        environment = environment_of(stage.settings(self.mark))
+        if point is not None:
+            environment[crashpoints.VARIABLE] = f"{point}={stage.folder / self.mark}.flag"
+        make = CommandWorker if command else ForkedWorker
+        self.worker: WorkerProcess = make(environment, self.log)
+        self._asking: list[asyncio.Task[Answer]] = []
+
+    async def __aenter__(self) -> Scene:
+        self.worker.start()
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        await self.worker.kill()
+        for task in self._asking:
+            task.cancel()
+        await asyncio.gather(*self._asking, return_exceptions=True)
+        if error is not None and self.log.exists():
+            error.add_note(f"the end of the workers' log:\n{self.log.read_text()[-4000:]}")
+
+    def say(self, verb: str, message_id: str) -> asyncio.Task[Answer]:
+        """Have the agent use its tool of that name."""
+        asking = self.runner.ask(self.key, f"{verb} on '{self.notes}'", message_id=message_id)
+        self._asking.append(asyncio.create_task(asking))
+        return self._asking[-1]
+
+    async def dies_and_starts_again(self) -> None:
+        """The worker dies at its crash point; a second one takes over."""
+        assert await self.worker.wait() == -9, "it did not die by SIGKILL"
+        self.worker.start()
+
+    async def killed_and_started_again(self) -> None:
+        """The worker is killed, now; a second one takes over."""
+        await self.worker.kill()
+        self.worker.start()
+
+    async def model_is_asked(self, count: int) -> None:
+        """The model is being asked for the ``count``-th time, and hangs."""
+        await self.gemini.wait(
+            lambda: len(self.asked()) == count and self.asked()[-1].in_flight, f"call {count} to hang", 30
+        )
+
+    async def tool_is_held(self) -> None:
+        """The tool's first try is under way."""
+
+        async def noted() -> bool:
+            return self.notes.exists()
+
+        await until(noted)
+
+    def asked(self, kind: str = "generate") -> list[Request]:
+        """What the model was asked in this session."""
+        return [
+            request
+            for request in self.gemini.requests
+            if request.kind == kind and self.mark in request.last_user_text
+        ]
+
+    def tries(self) -> list[str]:
+        """The idempotency key of each try of a tool."""
+        return [line.split()[0] for line in self.notes.read_text().splitlines()]
+
+    async def ids(self) -> list[str]:
+        """The whole log, by event ids."""
+        return [event.id for event in await self.store.log(self.key)]
+
+    async def state(self) -> object:
+        """The session's state."""
+        return (await self.store.get(self.key, max_events=0)).state
+
+    async def settled(self) -> None:
+        """No compaction is under way."""
+
+        async def done() -> bool:
+            return not (await self.runner.status(self.key)).compacting
+
+        await until(done, within=60)
+
+    async def versions(self) -> list[int]:
+        """The listed versions of the file."""
+        return [row.version for row in await self.store.artifact_versions(self.key, "work.txt")]

@@ -1,0 +1,286 @@
+"""Whatever is killed, and whenever: one user event, one event a model step, one a tool call, and a reply.
+
+A killed worker's activity is started again once its heartbeats have been missing for ten
+seconds. So all the scenes of a database play at once, and each test waits for its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from activities.protocol import data_converter
+from embedded.postgres import PostgresServer
+from embedded.temporal import TemporalServer
+from perdure.crashpoints import POINTS
+from perdure.errors import SessionEnded
+from perdure.testing import StandIn
+from storage.sessions import SessionStore
+from tests.integration.crashes import Scene, Stage
+from temporalio.client import Client
+
+AT_ONCE = 6
+"""Scenes at a time: enough to wait for heartbeats together, few enough for two cores."""
+
+TURN = ["m1:user", "m1:m1", "m1:t1.0", "m1:m2"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A place to die, and what the death may cost."""
+
+    name: str
+    play: Callable[[Scene], Awaitable[None]]
+    point: str | None = None
+    app: str = "crasher"
+    command: bool = False
+    slow: bool = False
+
+
+async def turn_is_exact(scene: Scene, *, models: int, tries: int) -> None:
+    """The turn that was interrupted, and one more, left exactly what they should."""
+    assert await scene.ids() == TURN
+    assert await scene.state() == {"n": 1}
+    assert await scene.versions() == [1]
+    assert (await scene.store.load_artifact(scene.key, "work.txt"))[1] == b"worked 1"
+    assert len(scene.asked()) == models, "model calls"
+    assert len(scene.tries()) == tries, "tries of the tool"
+    assert len(set(scene.tries())) == 1, "all under one idempotency key"
+    again = await scene.say("work", "m2")
+    assert again.status == "answered"
+    assert await scene.state() == {"n": 2}
+    assert await scene.versions() == [1, 2], "no version was lost"
+
+
+def dies_in_a_turn(*, models: int, tries: int) -> Callable[[Scene], Awaitable[None]]:
+    async def play(scene: Scene) -> None:
+        turn = scene.say("work", "m1")
+        await scene.dies_and_starts_again()
+        assert (await turn).status == "answered"
+        await turn_is_exact(scene, models=models, tries=tries)
+
+    return play
+
+
+async def killed_during_the_model_call(scene: Scene) -> None:
+    scene.gemini.hang(contains=scene.mark)
+    turn = scene.say("work", "m1")
+    await scene.model_is_asked(1)
+    await scene.killed_and_started_again()
+    assert (await turn).status == "answered"
+    await turn_is_exact(scene, models=3, tries=1)
+
+
+async def killed_during_the_second_model_call(scene: Scene) -> None:
+    scene.gemini.slow(0, contains=scene.mark)
+    scene.gemini.hang(contains=scene.mark)
+    turn = scene.say("work", "m1")
+    await scene.model_is_asked(2)
+    await scene.killed_and_started_again()
+    assert (await turn).status == "answered"
+    await turn_is_exact(scene, models=3, tries=1)
+
+
+async def killed_during_the_tool(scene: Scene) -> None:
+    turn = scene.say("hold", "m1")
+    await scene.tool_is_held()
+    await scene.killed_and_started_again()
+    assert (await turn).status == "answered"
+    await turn_is_exact(scene, models=2, tries=2)
+
+
+async def cancelled_while_no_worker_lives(scene: Scene) -> None:
+    turn = scene.say("hold", "m1")
+    await scene.tool_is_held()
+    await scene.worker.kill()
+    await scene.runner.cancel(scene.key)
+    scene.worker.start()
+    assert (await turn).status == "cancelled"
+    assert await scene.ids() == ["m1:user", "m1:m1", "m1:end"]
+    assert (await scene.state(), await scene.versions()) == ({}, [])
+    assert (await scene.say("work", "m2")).status == "answered"
+    assert await scene.state() == {"n": 1}
+
+
+def dies_in_a_compaction(*, summaries: int) -> Callable[[Scene], Awaitable[None]]:
+    async def play(scene: Scene) -> None:
+        assert (await scene.say("work", "m1")).status == "answered"
+        await scene.dies_and_starts_again()
+        await compaction_is_exact(scene, summaries)
+
+    return play
+
+
+async def killed_during_the_summary(scene: Scene) -> None:
+    scene.gemini.hang(kind="summarise", contains=scene.mark)
+    assert (await scene.say("work", "m1")).status == "answered"
+    await scene.gemini.wait(lambda: len(scene.asked("summarise")) == 1, "the summariser to be asked", 30)
+    await scene.killed_and_started_again()
+    await compaction_is_exact(scene, 2)
+
+
+async def compaction_is_exact(scene: Scene, summaries: int) -> None:
+    """One summary, of the whole turn, after all of it; and the session goes on from it."""
+    await scene.settled()
+    assert await scene.ids() == [*TURN, "m1:compact"]
+    assert len(scene.asked("summarise")) == summaries
+    assert len(scene.asked()) == 2
+    assert await scene.state() == {"n": 1}
+    assert (await scene.say("work", "m2")).status == "answered"
+    first = scene.asked()[2]
+    assert len(first.contents) == 2, "one summary and the new message"
+
+
+async def dies_in_a_rewind(scene: Scene) -> None:
+    for message_id in ("m1", "m2"):
+        assert (await scene.say("work", message_id)).status == "answered"
+    rewind = asyncio.create_task(scene.runner.rewind(scene.key, "m2", request_id="r1"))
+    await scene.dies_and_starts_again()
+    ack = await rewind
+    log = await scene.store.log(scene.key)
+    assert [event.id for event in log] == [*TURN, "m2:user", "m2:m1", "m2:t1.0", "m2:m2", "r1:rewind"]
+    assert [event.id for event in log if event.live] == [*TURN, "r1:rewind"]
+    assert log[-1].seq == ack.seq
+    assert (await scene.state(), await scene.versions()) == ({"n": 1}, [1])
+    assert (await scene.say("work", "m3")).status == "answered"
+    assert (await scene.state(), await scene.versions()) == ({"n": 2}, [1, 3])
+    assert len(scene.asked()) == 6
+
+
+async def dies_in_a_rewind_of_the_running_turn(scene: Scene) -> None:
+    turn = scene.say("hold", "m1")
+    await scene.tool_is_held()
+    rewind = asyncio.create_task(scene.runner.rewind(scene.key, "m1", request_id="r1"))
+    await scene.dies_and_starts_again()
+    ack = await rewind
+    assert (await turn).status == "cancelled"
+    log = await scene.store.log(scene.key)
+    assert [event.id for event in log] == ["m1:user", "m1:m1", "m1:end", "r1:rewind"]
+    assert [event.id for event in log if event.live] == ["r1:rewind"]
+    assert log[-1].seq == ack.seq
+    assert (await scene.state(), await scene.versions()) == ({}, [])
+    assert (await scene.say("work", "m2")).status == "answered"
+    assert await scene.state() == {"n": 1}
+
+
+async def dies_in_an_end(scene: Scene) -> None:
+    assert (await scene.say("work", "m1")).status == "answered"
+    end = asyncio.create_task(scene.runner.end(scene.key))
+    await scene.dies_and_starts_again()
+    session = await end
+    assert session.ended_at is not None
+    assert session.state == {"n": 1}
+    assert await scene.ids() == TURN
+    with pytest.raises(SessionEnded):
+        await scene.say("work", "m2")
+    assert len(scene.asked()) == 2
+
+
+CASES = [
+    # What has no heartbeat waits longest for its second try, so it begins first.
+    Case(name="rewind.before_commit", point="rewind.before_commit", play=dies_in_a_rewind),
+    Case(name="rewind.after_commit", point="rewind.after_commit", play=dies_in_a_rewind),
+    Case(
+        name="rewind.after_commit in a turn",
+        point="rewind.after_commit",
+        play=dies_in_a_rewind_of_the_running_turn,
+    ),
+    Case(name="end.after_commit", point="end.after_commit", play=dies_in_an_end),
+    Case(name="the model call", play=killed_during_the_model_call, command=True),
+    Case(name="the second model call", play=killed_during_the_second_model_call),
+    Case(name="the tool", play=killed_during_the_tool),
+    Case(name="a cancel while dead", play=cancelled_while_no_worker_lives),
+    *(
+        Case(name=point, point=point, play=dies_in_a_turn(models=models, tries=tries))
+        for point, models, tries in [
+            ("model.before_commit", 3, 1),
+            ("model.after_commit", 2, 1),
+            ("tool.before_commit", 2, 2),
+            ("tool.after_commit", 2, 1),
+            ("artifact.staged", 2, 2),
+        ]
+    ),
+    Case(
+        name="compaction.before_commit",
+        point="compaction.before_commit",
+        app="summed",
+        play=dies_in_a_compaction(summaries=2),
+    ),
+    Case(
+        name="compaction.after_commit",
+        point="compaction.after_commit",
+        app="summed",
+        play=dies_in_a_compaction(summaries=1),
+    ),
+    Case(name="the summary", app="summed", play=killed_during_the_summary),
+]
+
+
+@pytest_asyncio.fixture(scope="module")
+async def gemini() -> AsyncIterator[StandIn]:
+    async with StandIn() as stand_in:
+        yield stand_in
+
+
+async def open_stage(address: str, database_url: str, gemini: StandIn, folder: Path) -> Stage:
+    artifacts_url = f"file://{folder / 'artifacts'}"
+    return Stage(
+        client=await Client.connect(address, data_converter=data_converter),
+        address=address,
+        store=await SessionStore.open(database_url, artifacts_url, migrate=True),
+        database_url=database_url,
+        artifacts_url=artifacts_url,
+        gemini=gemini,
+        folder=folder,
+    )
+
+
+@pytest_asyncio.fixture(scope="module", params=["sqlite", "postgres"])
+async def played(
+    request: pytest.FixtureRequest,
+    temporal: TemporalServer,
+    gemini: StandIn,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[dict[str, asyncio.Task[None]]]:
+    """The scenes of one database, playing: those whose tests were asked for."""
+    folder = tmp_path_factory.mktemp("crashes")
+    if request.param == "sqlite":
+        database_url = f"sqlite:///{folder / 'perdure.db'}"
+    else:
+        database_url = await request.getfixturevalue("postgres").create_database("crashes")
+    stage = await open_stage(temporal.address, database_url, gemini, folder)
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def play(case: Case) -> None:
+        async with room, Scene(stage, app=case.app, point=case.point, command=case.command) as scene:
+            await case.play(scene)
+
+    wanted = set(cases_of(request.session.items, request.param))
+    tasks = {case.name: asyncio.create_task(play(case)) for case in CASES if case.name in wanted}
+    yield tasks
+    for task in tasks.values():
+        task.cancel()
+    await asyncio.gather(*tasks.values(), return_exceptions=True)
+    await stage.store.close()
+
+
+def cases_of(items: list[pytest.Item], database: str) -> Iterator[str]:
+    """The names of the cases that this run of pytest will ask for."""
+    for item in items:
+        params = getattr(getattr(item, "callspec", None), "params", {})
+        if params.get("played") == database and isinstance(params.get("case"), Case):
+            yield params["case"].name
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+async def test_s58_the_worker_dies_at(played: dict[str, asyncio.Task[None]], case: Case) -> None:
+    await played[case.name]
+
+
+def test_s58_every_crash_point_is_tried() -> None:
+    assert {case.point for case in CASES if case.point} == POINTS

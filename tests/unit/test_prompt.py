@@ -1,0 +1,121 @@
+"""The prompt: paired calls, one summary, and nothing that Gemini answers 400 to."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from activities.prompt import UNANSWERED, build_prompt, contents_of
+from perdure import Agent
+from perdure.types import Event, JsonObject
+
+
+def user(inv: str, text: str = "hi", seq: int = 0) -> Event:
+    content = {"role": "user", "parts": [{"text": text}]}
+    return Event(id=f"{inv}:user", invocation_id=inv, author="user", content=content, seq=seq)
+
+
+def model(inv: str, step: int, *calls: JsonObject, text: str | None = None) -> Event:
+    parts: list[JsonObject] = [{"functionCall": call} for call in calls]
+    if text is not None:
+        parts.append({"text": text})
+    return Event(
+        id=f"{inv}:m{step}",
+        invocation_id=inv,
+        author="agent",
+        content={"role": "model", "parts": parts},
+        meta={"step": step},
+    )
+
+
+def response(inv: str, step: int, index: int, name: str, result: object = "ok") -> Event:
+    part = {"functionResponse": {"name": name, "response": {"result": result}}}
+    return Event(
+        id=f"{inv}:t{step}.{index}",
+        invocation_id=inv,
+        author="agent",
+        content={"role": "user", "parts": [part]},
+        meta={"call": {"step": step, "index": index}},
+    )
+
+
+def test_responses_follow_their_calls_in_call_order_whatever_order_they_came_in() -> None:
+    contents = contents_of(
+        None,
+        [
+            user("a"),
+            model("a", 1, {"name": "one"}, {"name": "two"}),
+            response("a", 1, 1, "two"),
+            response("a", 1, 0, "one"),
+            model("a", 2, text="done"),
+        ],
+    )
+    assert [content["role"] for content in contents] == ["user", "model", "user", "model"]
+    assert [part["functionResponse"]["name"] for part in contents[2]["parts"]] == ["one", "two"]
+
+
+def test_s41_a_call_that_was_never_answered_gets_a_response_that_says_so() -> None:
+    contents = contents_of(None, [user("a"), model("a", 1, {"name": "lost", "id": "c7"}), user("b")])
+    [part] = contents[2]["parts"]
+    assert part == {"functionResponse": {"id": "c7", "name": "lost", "response": {"error": UNANSWERED}}}
+    assert contents[3]["parts"] == [{"text": "hi"}]
+
+
+def test_what_came_from_the_model_goes_back_exactly_as_it_came() -> None:
+    strange = {"functionCall": {"name": "f", "args": {"b": 1, "a": 2}}, "thoughtSignature": "+/8="}
+    event = Event(
+        id="a:m1",
+        invocation_id="a",
+        author="agent",
+        content={"role": "model", "parts": [strange, {"text": "", "somethingNew": {"x": 1}}]},
+        meta={"step": 1},
+    )
+    assert contents_of(None, [user("a"), event, response("a", 1, 0, "f")])[1] == event.content
+
+
+def test_markers_and_empty_answers_are_left_out() -> None:
+    marker = Event(id="r:rewind", invocation_id="r", author="perdure", rewind={"before": "x"})
+    empty = Event(id="a:m1", invocation_id="a", author="agent", content={"role": "model", "parts": []})
+    assert contents_of(None, [user("a"), empty, marker]) == [user("a").content]
+
+
+def test_a_summary_comes_first_as_words_of_the_user() -> None:
+    summary = Event(
+        id="a:compact",
+        invocation_id="a",
+        author="perdure",
+        content={"role": "user", "parts": [{"text": "visits is 3"}]},
+        compaction={"start": 1, "end": 9, "tail": 10},
+    )
+    prompt = build_prompt(
+        Agent(name="agent", instruction="Mood: {mood?}"), {"mood": "calm"}, summary, [user("b")]
+    )
+    assert prompt.system == "Mood: calm"
+    assert "visits is 3" in prompt.contents[0]["parts"][0]["text"]
+    assert prompt.contents[1] == user("b").content
+    assert prompt.chars > len(prompt.system)
+
+
+@given(st.data())
+def test_every_call_is_paired_whatever_was_lost(data: st.DataObject) -> None:
+    events: list[Event] = []
+    for number in range(data.draw(st.integers(1, 5))):
+        inv = f"i{number}"
+        events.append(user(inv))
+        for step in range(1, data.draw(st.integers(1, 3)) + 1):
+            names = data.draw(st.lists(st.sampled_from(["f", "g", "h"]), max_size=3))
+            events.append(
+                model(inv, step, *({"name": name} for name in names), text=None if names else "done")
+            )
+            indexes = data.draw(st.permutations(range(len(names))))
+            kept = data.draw(st.integers(0, len(names)))
+            events += [response(inv, step, index, names[index]) for index in indexes[:kept]]
+    contents = contents_of(None, events)
+    for at, content in enumerate(contents):
+        calls = [part["functionCall"]["name"] for part in content["parts"] if "functionCall" in part]
+        if calls:
+            answers = contents[at + 1]
+            assert answers["role"] == "user"
+            assert [part["functionResponse"]["name"] for part in answers["parts"]] == calls
+        elif any("functionResponse" in part for part in content["parts"]):
+            assert any("functionCall" in part for part in contents[at - 1]["parts"])
