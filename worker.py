@@ -24,7 +24,7 @@ from activities.steering import SteeringActivities
 from activities.tools import ToolActivities
 from gateway.opening import open_store
 from gateway.runner import connect
-from perdure import searchattributes
+from perdure import __version__, searchattributes
 from perdure.errors import InvalidOption
 from perdure.registry import Registry, load_agents
 from perdure.settings import Settings
@@ -81,6 +81,9 @@ def build_worker(
         max_heartbeat_throttle_interval=timedelta(seconds=1),
         # How long a session waits for a worker that died before another may take its workflow.
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=3),
+        # Left to itself the SDK hashes every module there is: seconds of CPU at each start, and 32
+        # bytes of every workflow task.
+        build_id=__version__,
     )
 
 

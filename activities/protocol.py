@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
+from temporalio.api.failure.v1 import Failure as FailureProto
 from temporalio.contrib.pydantic import PydanticPayloadConverter, ToJsonOptions
-from temporalio.converter import DataConverter
+from temporalio.converter import DataConverter, DefaultFailureConverter, PayloadConverter
+from temporalio.exceptions import FailureError
 
 __all__ = [
     "CALL_MODEL",
@@ -52,13 +54,36 @@ TOOL_SECONDS = 600.0
 """How long a tool may run for which nothing longer is said. The tool's own, shorter limit is the
 activity's to keep; this is the workflow's, for when the worker cannot."""
 
+FOREIGN_MESSAGE = 300
+"""Characters that the history keeps of an error that is not ours."""
+
 
 class _PayloadConverter(PydanticPayloadConverter):
     def __init__(self) -> None:
         super().__init__(ToJsonOptions(exclude_unset=True))
 
 
-data_converter = DataConverter(payload_converter_class=_PayloadConverter)
+class _FailureConverter(DefaultFailureConverter):
+    """An error's type and message; the rest is in the worker's log.
+
+    A stack trace and a chain of causes are kilobytes of history at each try. And an error that
+    is not ours may go on, in its second line, to quote what could not be written.
+    """
+
+    def to_failure(
+        self, exception: BaseException, payload_converter: PayloadConverter, failure: FailureProto
+    ) -> None:
+        super().to_failure(exception, payload_converter, failure)
+        failure.stack_trace = ""
+        if failure.HasField("application_failure_info"):
+            failure.ClearField("cause")
+            if not isinstance(exception, FailureError):
+                failure.message = failure.message.partition("\n")[0][:FOREIGN_MESSAGE]
+
+
+data_converter = DataConverter(
+    payload_converter_class=_PayloadConverter, failure_converter_class=_FailureConverter
+)
 """Plain JSON, fields left unset not sent. Every client and worker of Perdure uses it."""
 
 

@@ -17,8 +17,9 @@ from perdure.types import SessionKey
 
 __all__ = ["HEARTBEAT_EVERY", "Attempts", "beating", "log", "session_key", "typed_errors"]
 
-HEARTBEAT_EVERY = 2.0
-"""Seconds between heartbeats. The workflow gives an activity up after five missed ones."""
+HEARTBEAT_EVERY = 1.5
+"""Seconds between heartbeats. An activity hears of its cancellation with the next one; the workflow
+gives it up after 10 seconds without any (``workflows/calls.py``)."""
 
 _log = logging.getLogger("perdure.activities")
 
@@ -74,8 +75,8 @@ class Attempts:
 @asynccontextmanager
 async def beating() -> AsyncIterator[Attempts]:
     """Heartbeat for as long as the block runs, so that a dead worker is noticed in seconds."""
+    # No beat yet: the SDK holds the next one back for a second, and that is the one that counts the try.
     attempts = Attempts()
-    attempts.beat()
 
     async def beat() -> None:
         while True:

@@ -114,8 +114,10 @@ async def connect(settings: Settings) -> Client:
     Raises:
         NotReachable: Temporal does not answer.
     """
+    from cli.quiet import quiet
     from gateway import runner
 
+    quiet()
     try:
         return await runner.connect(settings)
     except RuntimeError as error:  # how the SDK says it

@@ -12,6 +12,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 
+from temporalio.client import RPCTimeoutOrCancelledError
 from temporalio.service import RPCError, RPCStatusCode
 
 from cli import render
@@ -83,6 +84,7 @@ class Chat:
                 seen = await self._show_after(seen)
         except asyncio.CancelledError:
             turn.cancel()
+            await asyncio.gather(turn, return_exceptions=True)
             await self._runner.cancel(self._key, message_id)
             print("(cancelled)")
             return
@@ -109,15 +111,16 @@ class Chat:
         while True:
             try:
                 await self._runner.ask(self._key, text, message_id=message_id, reopen=self._reopen)
-            except RPCError as error:
-                if error.status not in _AWAY:
-                    raise
-                if not told:
-                    print("Temporal does not answer; the message waits for it …")
-                told = True
-                await asyncio.sleep(_AGAIN_AFTER)
-            else:
                 return
+            except (RPCError, RPCTimeoutOrCancelledError) as error:
+                # The SDK says the same of a call that timed out and of one that we cancelled.
+                ours = (task := asyncio.current_task()) is not None and task.cancelling() > 0
+                if ours or (isinstance(error, RPCError) and error.status not in _AWAY):
+                    raise
+            if not told:
+                print("Temporal does not answer; the message waits for it …", flush=True)
+            told = True
+            await asyncio.sleep(_AGAIN_AFTER)
 
     async def _show_after(self, seen: int) -> int:
         try:
@@ -191,7 +194,7 @@ def _talk(loop: asyncio.Runner, chat: Chat) -> None:
     for line in _lines():
         try:
             loop.run(chat.command(line) if line.startswith("/") else chat.say(line))
-        except PerdureError as error:
+        except (PerdureError, RPCError) as error:
             print(f"{type(error).__name__}: {error}", flush=True)
 
 

@@ -37,9 +37,11 @@ def dev(
     What dies is started again. Ctrl-C stops it; twice stops it at once. The next run on the same
     folder goes on where this one was.
     """
+    from cli.quiet import quiet
     from embedded.stack import Stack
     from perdure.registry import load_agents
 
+    quiet()
     agents = list(load_agents(specs))
     stack = Stack(specs, data=data, port=port, ui_port=ui_port, ui=ui, say=_say)
     asyncio.run(_run(stack, agents, data))
@@ -51,7 +53,7 @@ def worker(
     ] = None,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Only tell whether a worker of this host polls; for health checks."),
+        typer.Option("--check", help="Only tell whether a worker of this host polls: a health check."),
     ] = False,
 ) -> None:
     """Run a worker: the production process. Its settings are the PERDURE_* variables.
@@ -64,7 +66,7 @@ def worker(
         return
     import worker as process
 
-    process.main(settings.model_copy(update={"agents": agents}) if agents else settings)
+    process.main(settings.model_copy(update={"agents": tuple(agents)}) if agents else settings)
 
 
 async def _check(settings: Settings) -> None:

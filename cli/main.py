@@ -44,7 +44,9 @@ def demo(
 ) -> None:
     """Play the story of a session that survives: kills, rewinds, compaction, restarts."""
     from cli import demo as story
+    from cli.quiet import quiet
 
+    quiet()
     story.run(keep=keep, data=data)
 
 
@@ -66,7 +68,9 @@ def _options(
 def run() -> int:
     """Run the command line; the exit code. What goes wrong is one readable line on stderr and 1."""
     try:
-        app(standalone_mode=True)
+        app()
+    except SystemExit as left:  # how Typer ends every command
+        return left.code if isinstance(left.code, int) else 0
     except PerdureError as error:
         return _fail(type(error).__name__, error)
     except ValidationError as error:

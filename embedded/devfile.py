@@ -62,5 +62,7 @@ def settings_in(data: Path, base: Settings) -> Settings:
     file = read(data)
     if file is None:
         return base
-    missing = {name: value for name, value in file.settings.items() if name not in base.model_fields_set}
-    return base.model_copy(update=missing)
+    found = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in file.settings.items()
+    }
+    return base.model_copy(update={name: found[name] for name in found.keys() - base.model_fields_set})

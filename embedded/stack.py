@@ -77,7 +77,7 @@ class Stack:
         say: Callable[[str], None] = print,
     ) -> None:
         self.data = data.absolute()
-        self._agents = list(agents)
+        self._agents = tuple(agents)
         self._port, self._ui_port, self._ui = port, ui_port, ui
         self._given = settings or Settings()
         self._dynamic_config = dynamic_config

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from perdure.errors import Conflict, EventConflict, StaleEpoch
+from perdure.errors import Conflict, EventConflict, InvalidContent, StaleEpoch
 from perdure.types import Event, Json
 from storage import artifacts, log, state
 from storage.records import check_event, event_values, same_event, stored_event
@@ -29,7 +29,7 @@ def prepared(event: Event) -> Event:
     """The event as it may be stored: checked, without ``temp:`` keys.
 
     Raises:
-        InvalidContent: something in it that no store could hold.
+        InvalidContent: something in it that no store could hold, or that its field does not take.
     """
     event = replace(event, state_delta=state.storable_delta(event.state_delta))
     check_event(event)
@@ -157,6 +157,8 @@ async def _refuse_outdated(conn: AsyncConnection, row: LockedSession, compaction
     and nothing has come between.
     """
     end = compaction["end"]
+    if end > row.head:
+        raise InvalidContent(f"a summary of {row.key} ends at seq {end}, which the log does not have yet")
     if not row.is_live(end):
         raise StaleEpoch(f"seq {end} of {row.key} was rewound while it was being summed up; drop the summary")
     newest = await log.newest_summary(conn, row.key, row.projection, row.head)

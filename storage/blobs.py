@@ -44,12 +44,16 @@ class BlobStore:
     """
 
     def __init__(self, url: str) -> None:
+        if not url.partition("://")[0] or "://" not in url:
+            raise InvalidOption(
+                f"the artifacts url {url!r} names no filesystem; give file://, s3://, gs:// or memory://"
+            )
         try:
             # A listing kept from before would say that a blob is there which a cleaner took.
             self._fs, self._root = url_to_fs(url, use_listings_cache=False)
         except (ValueError, ImportError) as error:
             raise InvalidOption(
-                f"no filesystem for the artifacts url ({error}); give file://, s3://, gs:// or memory://"
+                f"the artifacts url cannot be used ({error}); give file://, s3://, gs:// or memory://"
             ) from error
 
     async def write(self, key: SessionKey, data: bytes) -> str:
@@ -91,6 +95,7 @@ def _write_file(path: Path, data: bytes) -> None:
     """Write a file whole or not at all, and on the disk before anything refers to it."""
     if path.exists():
         return
+    new = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
@@ -102,7 +107,8 @@ def _write_file(path: Path, data: bytes) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    for folder in (path.parent, *(folder.parent for folder in new)):
+        _sync_folder(folder)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -9,6 +9,8 @@ changes nothing. The hazards, and what is done about them here:
   writers of one process queue in a lock and only processes meet at the file.
 - SQLite in memory: a cancelled task costs SQLAlchemy its connection, and with it the
   database. So the database is a named one that a second, idle connection holds open.
+- SQLAlchemy quotes a failed statement's parameters in its error, which goes into logs: they
+  are the conversation, so that is off.
 - PostgreSQL: SQLAlchemy's pre-ping costs three round trips a transaction. A connection whose
   socket is closed is seen for nothing, and only one that rested is pinged.
 """
@@ -31,7 +33,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from perdure.errors import InvalidOption
 from storage.options import StoreOptions
-from storage.storable import dumps, loads
+from storage.storable import dumps_exactly, loads
 
 __all__ = ["Database", "parse_url"]
 
@@ -147,6 +149,7 @@ def _sqlite(url: URL, options: StoreOptions, **pool: Any) -> AsyncEngine:
         poolclass=AsyncAdaptedQueuePool,
         pool_size=options.pool_size,
         max_overflow=options.max_overflow,
+        hide_parameters=True,
         connect_args={"timeout": BUSY_TIMEOUT, "isolation_level": None},
         **pool,
     )
@@ -171,7 +174,8 @@ def _postgres(url: URL, options: StoreOptions) -> AsyncEngine:
         url,
         pool_size=options.pool_size,
         max_overflow=options.max_overflow,
-        json_serializer=dumps,
+        hide_parameters=True,
+        json_serializer=dumps_exactly,
         json_deserializer=loads,
         connect_args={
             "server_settings": {"application_name": "perdure"},

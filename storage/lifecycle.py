@@ -17,7 +17,7 @@ from storage.schema import artifacts, epoch_floor, events, sessions
 from storage.schema import state as state_table
 from storage.session_row import LockedSession, insert, lock, must_lock, now
 
-__all__ = ["create", "delete", "end", "update"]
+__all__ = ["create", "delete", "end", "update", "update_event"]
 
 
 async def create(
@@ -85,11 +85,20 @@ async def delete(conn: AsyncConnection, key: SessionKey) -> bool:
     for table in (events, state_table, artifacts):
         mine = (table.c.app == key.app, table.c.user_id == key.user_id, table.c.session_id == key.session_id)
         await conn.execute(delete_from(table).where(*mine))
+    await _let_go(conn, key)
     named = (sessions.c.app == key.app, sessions.c.user_id == key.user_id, sessions.c.id == key.session_id)
     await conn.execute(delete_from(sessions).where(*named))
     above = row.epoch + 1
     await conn.execute(update_table(epoch_floor).where(epoch_floor.c.value < above).values(value=above))
     return True
+
+
+async def _let_go(conn: AsyncConnection, key: SessionKey) -> None:
+    """Keep what the session saved for its user, but not as its own: a successor may use its event ids."""
+    columns = artifacts.c
+    saved = (columns.app == key.app, columns.user_id == key.user_id, columns.origin == key.session_id)
+    await conn.execute(delete_from(artifacts).where(*saved, columns.seq.is_(None)))
+    await conn.execute(update_table(artifacts).where(*saved).values(origin=""))
 
 
 def update_event(request_id: str, delta: Mapping[str, Json]) -> Event:

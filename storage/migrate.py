@@ -2,7 +2,8 @@
 
 All revisions run in one transaction, behind a lock that the others wait for: an advisory
 lock on PostgreSQL, the write lock on SQLite. Whoever comes second finds nothing to do.
-Migrations expand before they contract: the release before must run on the new schema.
+Migrations expand before they contract: the release before must run on the new schema. So
+there is no way down, and none is needed.
 
 Alembic keeps its context in module variables, so two upgrades in one process would trip
 over each other. Hence the thread of its own, with a lock and an event loop of its own.

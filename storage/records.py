@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Row
 
 from perdure.errors import InvalidContent
-from perdure.types import ArtifactVersion, Event, Session, SessionKey
+from perdure.types import ArtifactVersion, Event, JsonObject, Session, SessionKey
 from storage import projection
 from storage.storable import canonical, check_id, check_json
 
@@ -84,20 +84,48 @@ def owner(key: SessionKey) -> dict[str, str]:
 
 
 def check_event(event: Event) -> None:
-    """Refuse an event that some store could not hold.
+    """Refuse an event that some store could not hold, or that would mislead a reader of the log.
 
     Raises:
-        InvalidContent: an id, a name or a value in it cannot be stored.
+        InvalidContent: an id, a name or a value in it cannot be stored, or is not what its field takes.
     """
     check_id(event.id, "the event's id", max_bytes=MAX_ID_BYTES)
     check_id(event.invocation_id, f"the invocation id of event {event.id}", max_bytes=MAX_ID_BYTES)
     check_id(event.author, f"the author of event {event.id}")
-    for name in ("branch", "content", "compaction", "rewind", "usage", "error", "meta"):
-        check_json(getattr(event, name), f"{name} of event {event.id}")
+    check_json(event.branch, f"branch of event {event.id}")
+    for name in ("content", "compaction", "usage", "error", "meta"):
+        value = getattr(event, name)
+        check_json(value, f"{name} of event {event.id}")
+        if not isinstance(value, dict) and (value is not None or name == "meta"):
+            raise InvalidContent(f"{name} of event {event.id} is a {type(value).__name__}; give an object")
     for name in ("state_delta", "artifact_delta"):
         check_json(dict(getattr(event, name)), f"{name} of event {event.id}")
-    if event.created_at is not None and event.created_at.utcoffset() is None:
-        raise InvalidContent(f"created_at of event {event.id} has no timezone; give one")
+    if event.rewind is not None:
+        raise InvalidContent(f"event {event.id} says that it is a rewind; only rewind() makes those")
+    if event.compaction is not None:
+        _check_range(event.id, event.compaction)
+    if event.created_at is not None:
+        _check_time(event.id, event.created_at)
+
+
+def _check_range(event_id: str, compaction: JsonObject) -> None:
+    seqs: list[Any] = [compaction.get(name) for name in ("start", "end", "tail")]
+    start, end, tail = seqs
+    whole = all(isinstance(seq, int) for seq in seqs)
+    if not whole or not 1 <= start <= end or not 1 <= tail <= end + 1:
+        raise InvalidContent(
+            f"compaction of event {event_id} is no range; give the seqs start, end and tail, "
+            "with 1 <= start <= end and 1 <= tail <= end + 1"
+        )
+
+
+def _check_time(event_id: str, created_at: datetime) -> None:
+    if created_at.utcoffset() is None:
+        raise InvalidContent(f"created_at of event {event_id} has no timezone; give one")
+    try:
+        created_at.astimezone(UTC)
+    except OverflowError:
+        raise InvalidContent(f"created_at of event {event_id} is out of the calendar; mend it") from None
 
 
 def event_values(key: SessionKey, event: Event) -> dict[str, Any]:

@@ -70,7 +70,8 @@ class Moment(TypeDecorator[datetime]):
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         if value is None:
             return None
-        return value.astimezone(UTC) if dialect.name == "postgresql" else datetime.fromisoformat(value)
+        # asyncpg gives UTC, but the first and last moment of the calendar as naive ones.
+        return value.replace(tzinfo=UTC) if dialect.name == "postgresql" else datetime.fromisoformat(value)
 
 
 # Keys compare byte by byte on both, whatever the database's locale.

@@ -9,12 +9,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from decimal import Decimal
 from math import isfinite
 
 from perdure.errors import InvalidContent
 from perdure.types import Json, SessionKey
 
-__all__ = ["canonical", "check_id", "check_json", "check_key", "check_text", "dumps", "loads"]
+__all__ = [
+    "canonical",
+    "check_id",
+    "check_json",
+    "check_key",
+    "check_text",
+    "dumps",
+    "dumps_exactly",
+    "loads",
+]
 
 MAX_DEPTH = 200
 MAX_ID_BYTES = 255
@@ -25,6 +35,15 @@ MAX_INT_BITS = 14_000
 def dumps(value: Json) -> str:
     """Write a checked value as JSON, keys in their order."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def dumps_exactly(value: Json) -> str:
+    """Like :func:`dumps`, but no float is written with an exponent.
+
+    PostgreSQL's ``jsonb`` keeps numbers as decimals: 1e+16 would come back as an integer.
+    """
+    text = dumps(value)
+    return _plain(value) if "e+" in text else text
 
 
 def loads(text: str) -> Json:
@@ -87,6 +106,16 @@ def check_key(key: SessionKey) -> None:
     check_id(key.app, "the session key's app")
     check_id(key.user_id, "the session key's user_id")
     check_id(key.session_id, "the session key's session_id")
+
+
+def _plain(value: Json) -> str:
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{dumps(key)}:{_plain(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(_plain, value)) + "]"
+    if isinstance(value, float) and "e+" in (text := float.__repr__(value)):
+        return f"{Decimal(text):f}.0"
+    return dumps(value)
 
 
 def _fault(value: Json, depth: int) -> tuple[str, list[str]] | None:

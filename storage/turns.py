@@ -101,7 +101,8 @@ def is_final(event: Event) -> bool:
     if "final" in event.meta:
         return bool(event.meta["final"])
     content = event.content or {}
-    calls = any("functionCall" in part for part in content.get("parts") or ())
+    parts = content.get("parts")
+    calls = any("functionCall" in part for part in parts) if isinstance(parts, list) else False
     return content.get("role") == "model" and not calls
 
 

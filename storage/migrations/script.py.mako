@@ -1,6 +1,7 @@
 """${message}
 
-Expand before contract: the release before this one must run on the schema after it.
+Expand before contract: the release before this one must run on the schema after it. There is
+no way down.
 """
 
 from __future__ import annotations
@@ -18,6 +19,3 @@ depends_on = ${repr(depends_on)}
 def upgrade() -> None:
     ${upgrades if upgrades else "pass"}
 
-
-def downgrade() -> None:
-    ${downgrades if downgrades else "pass"}

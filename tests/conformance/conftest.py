@@ -63,7 +63,7 @@ async def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> NewDatabase:
+def new_database(postgres: PostgresServer, sqlite_template: Path, tmp_path: Path) -> NewDatabase:
     """Make a fresh database of a kind; its URL."""
 
     async def make(kind: str) -> str:
@@ -72,25 +72,20 @@ def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> NewDatabase:
             return "sqlite://"
         if kind == "sqlite":
             copy = tmp_path / f"{number}.db"
-            shutil.copy(request.getfixturevalue("sqlite_template"), copy)
+            shutil.copy(sqlite_template, copy)
             return f"sqlite:///{copy}"
-        server: PostgresServer = request.getfixturevalue("postgres")
-        connection = await asyncpg.connect(server.url)
+        connection = await asyncpg.connect(postgres.url)
         await connection.execute(f"CREATE DATABASE conformance_{number} TEMPLATE {TEMPLATE}")
         await connection.close()
-        return server.url_of(f"conformance_{number}")
+        return postgres.url_of(f"conformance_{number}")
 
     return make
 
 
 @pytest.fixture(params=BACKENDS)
 def backend_name(request: pytest.FixtureRequest) -> str:
-    """Which database the test runs on. The server is started here, outside of any running test."""
+    """Which database the test runs on."""
     name: str = request.param
-    if name == "postgres":
-        request.getfixturevalue("postgres")
-    if name == "sqlite":
-        request.getfixturevalue("sqlite_template")
     return name
 
 

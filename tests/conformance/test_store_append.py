@@ -269,3 +269,40 @@ async def test_s51_an_ended_session_takes_no_appends(store: SessionStore, key: S
     with pytest.raises(StaleEpoch):
         await store.append(key, event("i1:x"), epoch=turn.epoch)
     assert await store.append(key, event("i1:x")) == stored
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"content": ["no", "object"]},
+        {"content": "text"},
+        {"meta": None},
+        {"meta": []},
+        {"error": "broken"},
+        {"usage": 5},
+        {"rewind": {"before": "i1", "seq": 1, "projection": []}},
+        {"compaction": {"start": 1}},
+        {"compaction": {"start": 1, "end": "2", "tail": 3}},
+        {"compaction": {"start": 2, "end": 1, "tail": 2}},
+        {"compaction": {"start": 1, "end": 1, "tail": 3}},
+        {"compaction": {"start": 1, "end": 99, "tail": 1}},
+        {"created_at": datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=1)))},
+    ],
+)
+async def test_a_field_that_is_not_what_it_should_be_is_refused(
+    store: SessionStore, key: SessionKey, field: dict[str, Any]
+) -> None:
+    await store.create(key)
+    await store.append(key, event("i1:x"))
+    with pytest.raises(InvalidContent):
+        await store.append(key, event("i2:x", **field))
+    assert (await store.get(key)).head == 1
+
+
+@pytest.mark.parametrize("moment", [datetime.min, datetime.max])
+async def test_s3_the_ends_of_the_calendar_come_back(
+    store: SessionStore, key: SessionKey, moment: datetime
+) -> None:
+    await store.create(key)
+    await store.append(key, event("i1:x", created_at=moment.replace(tzinfo=UTC)))
+    assert (await store.get(key)).events[0].created_at == moment.replace(tzinfo=UTC)

@@ -132,9 +132,9 @@ async def test_rewound_summaries_are_passed_over(store: SessionStore, key: Sessi
     kept = await store.append(key, summary("first", 1, 2))
     await say(store, key, "i0")
     for number in range(1, 25):
-        await store.append(key, summary(f"i{number}", 1, 5))
-        await store.begin_turn(key, user(f"i{number}"), epoch=None)
-        await store.rewind(key, before=f"i{number}", request_id=f"r{number}")
+        dead = await store.append(key, summary(f"s{number}", 1, 5))
+        await store.append(key, summary(f"t{number}", 1, dead.seq))
+        await store.rewind(key, before=f"s{number}", request_id=f"r{number}")
     context = await store.context(key)
     assert context.summary is not None
     assert context.summary.id == kept.id

@@ -295,3 +295,26 @@ async def test_the_users_content_is_kept_as_given(store: SessionStore, key: Sess
     given = content("hello")
     await store.begin_turn(key, replace(user("i1"), content=given), epoch=None)
     assert (await store.get(key)).events[0].content == given
+
+
+async def test_metadata_comes_back_with_its_types(store: SessionStore, key: SessionKey) -> None:
+    metadata = {"int": 1, "float": 1.0, "big": 1e16, "huge": -1.7e308, "tiny": 5e-324, "text": "1e+16"}
+    metadata |= {"deep": {"list": [1e300, True, None, 10**40, {"e+": "e+"}]}}
+    created = await store.create(key, metadata=metadata)
+    loaded = (await store.get(key)).metadata
+    assert created.metadata == loaded == metadata
+    assert {name: repr(value) for name, value in loaded.items()} == {
+        name: repr(value) for name, value in metadata.items()
+    }
+
+
+async def test_s22_a_successor_may_use_the_event_ids_of_a_deleted_session(
+    store: SessionStore, key: SessionKey
+) -> None:
+    await say(store, key, "i1", artifact=("user:a", b"old"))
+    await store.stage_artifact(key, "user:a", b"staged", "text/plain", event_id="i2:t1.0")
+    await store.delete(key)
+    await say(store, key, "i1", artifact=("user:a", b"new"))
+    found, data = await store.load_artifact(key, "user:a")
+    assert (found.version, data) == (2, b"new")
+    assert (await store.load_artifact(key, "user:a", version=1))[1] == b"old"

@@ -1,4 +1,4 @@
-"""See, count or break the statements that a store sends."""
+"""See, count or break the statements that a store sends, and see all that it stored."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import event
+from sqlalchemy import event, select
 
+from storage.schema import metadata
 from storage.sessions import SessionStore
 
-__all__ = ["Broken", "breaking", "statements"]
+__all__ = ["Broken", "breaking", "statements", "stored"]
 
 
 class Broken(Exception):
@@ -19,20 +20,18 @@ class Broken(Exception):
 
 @contextmanager
 def statements(store: SessionStore, seen: list[str]) -> Iterator[None]:
-    """Collect the statements sent meanwhile, BEGIN and COMMIT left out."""
-    with _each(store, lambda statement: None if statement.startswith("BEGIN") else seen.append(statement)):
+    """Collect the statements sent meanwhile, without BEGIN and COMMIT."""
+    with _each(store, lambda statement: None if statement == "COMMIT" else seen.append(statement)):
         yield
 
 
 @contextmanager
 def breaking(store: SessionStore, at: int) -> Iterator[None]:
-    """Let the statement number ``at`` (from 1) fail before it is sent."""
+    """Let statement number ``at`` (from 1; COMMIT counts) fail before it is sent."""
     count = 0
 
     def check(statement: str) -> None:
         nonlocal count
-        if statement.startswith("BEGIN"):
-            return
         count += 1
         if count == at:
             raise Broken(f"statement {at}: {statement}")
@@ -41,15 +40,31 @@ def breaking(store: SessionStore, at: int) -> Iterator[None]:
         yield
 
 
+async def stored(store: SessionStore) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of every table."""
+    tables = {}
+    async with store._db.read() as conn:
+        for table in metadata.sorted_tables:
+            rows = await conn.execute(select(table).order_by(*table.primary_key.columns))
+            tables[table.name] = [tuple(row) for row in rows]
+    return tables
+
+
 @contextmanager
 def _each(store: SessionStore, act: Callable[[str], None]) -> Iterator[None]:
     engine = store._db.engine.sync_engine
 
-    def listen(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        act(statement)
+    def statement(_conn: Any, _cursor: Any, sent: str, *_: Any) -> None:
+        if not sent.startswith("BEGIN"):
+            act(sent)
 
-    event.listen(engine, "before_cursor_execute", listen)
+    def commit(_conn: Any) -> None:
+        act("COMMIT")
+
+    event.listen(engine, "before_cursor_execute", statement)
+    event.listen(engine, "commit", commit)
     try:
         yield
     finally:
-        event.remove(engine, "before_cursor_execute", listen)
+        event.remove(engine, "before_cursor_execute", statement)
+        event.remove(engine, "commit", commit)

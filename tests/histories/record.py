@@ -190,6 +190,12 @@ async def continued(play: Play) -> None:
     play.world.gemini.script(say("went on"))
     gate.open.set()
     await turn
+
+    async def answered() -> bool:
+        log = await play.world.log(play.key)
+        return log[-1].invocation_id == "m15" and "step" in log[-1].meta
+
+    await until(answered)
     await play.ask("number 16", "m16")
     await play.note_run()
     assert len(play.runs) == 2, f"it took {len(play.runs)} runs; RENEW_AT is off"

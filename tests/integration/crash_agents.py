@@ -1,4 +1,4 @@
-"""Agents for workers that get killed. Each try of a tool leaves a line in a file, so that tries can be counted."""
+"""Agents for workers that get killed. Each try of a tool leaves a line in a file, to be counted."""
 
 from __future__ import annotations
 

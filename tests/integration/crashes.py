@@ -22,6 +22,9 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Protocol
 
+import asyncpg
+from temporalio.client import Client
+
 from embedded.process import Process
 from embedded.stack import environment_of
 from gateway.runner import Answer, Runner
@@ -31,7 +34,6 @@ from perdure.testing import Request, StandIn
 from perdure.types import SessionKey
 from storage.sessions import SessionStore
 from tests.integration.harness import until
-from temporalio.client import Client
 
 __all__ = ["AGENTS", "CommandWorker", "ForkedWorker", "Scene", "Stage", "WorkerProcess"]
 
@@ -46,6 +48,10 @@ _forks.set_forkserver_preload(["__main__", "tests.integration.crashes", "worker"
 
 class WorkerProcess(Protocol):
     """A worker in a process of its own."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
 
     def start(self) -> None:
         """Start it; says nothing of when it is ready."""
@@ -68,6 +74,10 @@ class CommandWorker:
     def __init__(self, environment: Mapping[str, str], log: Path) -> None:
         command = [sys.executable, "-m", "perdure", "worker"]
         self._process = Process("worker", command, log=log, env={**_bare(), **environment}, cwd=ROOT)
+
+    @property
+    def running(self) -> bool:
+        return self._process.running
 
     def start(self) -> None:
         self._process.start()
@@ -92,6 +102,10 @@ class ForkedWorker:
         self._log = log
         self._process: ForkServerProcess | None = None
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.is_alive()
+
     def start(self) -> None:
         self._process = _forks.Process(target=_serve, args=(self._environment, str(self._log)), daemon=True)
         self._process.start()
@@ -109,7 +123,7 @@ class ForkedWorker:
         return self._process.exitcode
 
     async def kill(self) -> None:
-        if self._process is not None and self._process.is_alive():
+        if self._process is not None and self.running:
             self._process.kill()
             await self.wait()
 
@@ -218,6 +232,26 @@ class Scene:
         await self.gemini.wait(
             lambda: len(self.asked()) == count and self.asked()[-1].in_flight, f"call {count} to hang", 30
         )
+
+    async def model_has_answered(self, count: int) -> None:
+        """The model has answered so many times."""
+        await self.gemini.wait(
+            lambda: sum(request.answered for request in self.asked()) >= count, f"answer {count}", 30
+        )
+
+    async def waits_for_a_lock(self, url: str) -> None:
+        """Somebody is about to insert an event, and waits for a lock."""
+        connection = await asyncpg.connect(url)
+        query = """
+            SELECT count(*) FROM pg_stat_activity
+            WHERE wait_event_type = 'Lock' AND query LIKE 'INSERT%events%'
+        """
+
+        async def waits() -> object:
+            return await connection.fetchval(query)
+
+        await until(waits)
+        await connection.close()
 
     async def tool_is_held(self) -> None:
         """The tool's first try is under way."""

@@ -32,12 +32,6 @@ def upgrade() -> None:
     op.execute(POSTGRESQL_VIEW if op.get_bind().dialect.name == "postgresql" else SQLITE_VIEW)
 
 
-def downgrade() -> None:
-    op.execute("DROP VIEW live_events")
-    for table in ("epoch_floor", "artifacts", "events", "state", "sessions"):
-        op.drop_table(table)
-
-
 def _key(name: str) -> sa.Column[Any]:
     return sa.Column(name, sa.Text().with_variant(sa.Text(collation="C"), "postgresql"), nullable=False)
 

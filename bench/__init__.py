@@ -1,0 +1,1 @@
+"""Benchmarks, each a script: what a turn costs."""

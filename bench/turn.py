@@ -1,0 +1,247 @@
+"""What a turn costs: events and bytes of history, and time, beside the least that Temporal allows.
+
+    make bench-turn [JSON=FILE]
+    python -m bench.turn [--turns 200] [--database postgres] [--json FILE] [--explain]
+
+It starts a Temporal dev server, the model's stand-in, a worker of Perdure's and one for the
+floor (see :mod:`bench.floor`), each a process of its own, and sends one message to each of
+three sessions in turn: to one that only talks, to one that calls a tool, and to the floor.
+So all three see the same machine.
+
+- *events*, *bytes*: of all runs of the session, divided by its turns; so the start of a
+  session and continue-as-new are in them. From the bytes the user's own message is taken
+  off, once a turn. Both are as Temporal counts them (``describe``).
+- *p50*: from sending a message to holding the answer, as the caller sees it; the model's
+  stand-in answers at once, but reads a conversation that gets longer.
+- *slope*: bytes of late turns through bytes of early ones. Turns 2 to 8 of the first run are
+  set against turns 2 to 8 of the last run that has so many: the same places between two
+  continue-as-new, so that the turn that starts or ends a run is in neither.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from temporalio.client import Client
+
+from bench.floor import Floor
+from bench.history import Gauge, Reading, explain
+from embedded.ports import HOST, free_port
+from embedded.postgres import PostgresServer
+from embedded.process import Process
+from embedded.stack import environment_of
+from embedded.temporal import TemporalServer
+from gateway.runner import Runner, connect
+from perdure.settings import Settings
+from perdure.types import SessionKey
+from storage.sessions import SessionStore
+
+__all__ = ["main"]
+
+ROOT = Path(__file__).parents[1]
+TEXT = "Tell me what you think of the weather of this week, and of the week after it. " * 3
+TOOL = "Count the words of 'the quick brown fox jumps over the lazy dog, and then it does so again'. " * 2
+PLACES = range(2, 9)
+"""The turns of a run that are compared for the slope."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """One row of the table."""
+
+    name: str
+    message: str
+    take: Callable[[], Awaitable[object]]
+    """One turn."""
+    gauge: Gauge
+
+
+@dataclass
+class Cost:
+    """What the turns of one kind came to."""
+
+    readings: list[Reading] = field(default_factory=list[Reading])
+    seconds: list[float] = field(default_factory=list[float])
+
+    def growth(self, run: int) -> list[int]:
+        """The bytes that each turn of a run added, in the compared places; not those at its edges."""
+        mine = [reading for reading in self.readings if reading.run == run]
+        grown = [after.size - before.size for before, after in zip(mine, mine[1:], strict=False)]
+        first = 2 if run > 1 else 1
+        # The first reading of a later run may have been taken before that run's own first turn.
+        return grown[PLACES.start - first : PLACES.stop - first]
+
+    @property
+    def slope(self) -> float:
+        """Late through early."""
+        runs = range(1, self.readings[-1].run + 1)
+        late = next(run for run in reversed(runs) if len(self.growth(run)) >= len(PLACES) - 1)
+        late_turns = self.growth(late) if late > 1 else self._last_turns()
+        return fmean(late_turns) / fmean(self.growth(1))
+
+    def _last_turns(self) -> list[int]:
+        sizes = [reading.size for reading in self.readings[-len(PLACES) - 1 :]]
+        return [after - before for before, after in zip(sizes, sizes[1:], strict=False)]
+
+
+async def bench(turns: int, database: str, explained: bool) -> dict[str, dict[str, float]]:
+    """Run it all; the numbers."""
+    costs: dict[str, Cost] = {}
+    with tempfile.TemporaryDirectory(prefix="perdure-bench-") as folder:
+        async with _stage(Path(folder), database) as (client, kinds):
+            costs = {kind.name: Cost() for kind in kinds}
+            for _ in range(turns):
+                for kind in kinds:
+                    await _measure(kind, costs[kind.name])
+            if explained:
+                await _explain(client, kinds)
+            messages = {kind.name: kind.message for kind in kinds}
+    return _numbers(costs, messages)
+
+
+async def _measure(kind: Kind, cost: Cost) -> None:
+    began = time.perf_counter()
+    await kind.take()
+    cost.seconds.append(time.perf_counter() - began)
+    cost.readings.append(await kind.gauge.read())
+
+
+def _numbers(costs: dict[str, Cost], messages: dict[str, str]) -> dict[str, dict[str, float]]:
+    floor = median(costs["floor"].seconds)
+    return {
+        name: {
+            "events": round(cost.readings[-1].events / len(cost.readings), 2),
+            "bytes": round(cost.readings[-1].size / len(cost.readings) - len(messages[name].encode()), 1),
+            "p50_ms": round(median(cost.seconds) * 1000, 1),
+            "floor_ratio": round(median(cost.seconds) / floor, 2),
+            "slope": round(cost.slope, 3),
+        }
+        for name, cost in costs.items()
+    }
+
+
+@asynccontextmanager
+async def _stage(folder: Path, database: str) -> AsyncIterator[tuple[Client, Sequence[Kind]]]:
+    async with AsyncExitStack() as stack:
+        temporal = await stack.enter_async_context(TemporalServer(folder / "temporal"))
+        model_port = free_port()
+        if database == "postgres":
+            database_url = (await stack.enter_async_context(PostgresServer())).url
+        else:
+            database_url = f"sqlite:///{folder / 'perdure.db'}"
+        settings = Settings(
+            _env_file=None,
+            database_url=database_url,
+            artifacts_url=f"file://{folder / 'artifacts'}",
+            temporal_address=temporal.address,
+            agents=(str(ROOT / "bench" / "agents.py"),),
+            model_base_url=f"http://{HOST}:{model_port}",
+            log_level="WARNING",
+        )
+        store = await SessionStore.open(settings.database_url, settings.artifacts_url, migrate=True)
+        stack.push_async_callback(store.close)
+        programs = {
+            "stand-in": ["perdure.testing.gemini", "--port", str(model_port)],
+            "worker": ["perdure", "worker"],
+            "floor": ["bench.floor", temporal.address, "floor"],
+        }
+        for name, command in programs.items():
+            process = Process(
+                name,
+                [sys.executable, "-m", *command],
+                log=folder / f"{name}.log",
+                env={**os.environ, **environment_of(settings)},
+                cwd=ROOT,
+            )
+            process.start()
+            stack.push_async_callback(process.stop)
+        client = await connect(settings)
+        yield client, await _kinds(client, Runner(client, store, task_queue=settings.task_queue))
+
+
+async def _kinds(client: Client, runner: Runner) -> Sequence[Kind]:
+    await client.start_workflow(Floor.run, id="floor", task_queue="floor")
+    floor = client.get_workflow_handle_for(Floor.run, "floor")
+
+    def kind(name: str, app: str, message: str, expected: str) -> Kind:
+        key = SessionKey(app=app, user_id="bench", session_id="one")
+
+        async def take() -> None:
+            answer = await runner.ask(key, message)
+            if answer.status != "answered" or expected not in answer.text:
+                raise RuntimeError(f"turn {answer.invocation_id} of {key} went wrong: {answer}")
+
+        return Kind(name=name, message=message, take=take, gauge=Gauge(client, key.workflow_id))
+
+    return [
+        Kind(
+            name="floor",
+            message=TEXT,
+            take=lambda: floor.execute_update(Floor.turn, TEXT, id=uuid.uuid4().hex),
+            gauge=Gauge(client, "floor"),
+        ),
+        kind("text", "talker", TEXT, "stand-in"),
+        kind("tool", "caller", TOOL, "17"),
+    ]
+
+
+async def _explain(client: Client, kinds: Sequence[Kind]) -> None:
+    """Print the last turn of each kind, event by event."""
+    for kind in kinds:
+        await kind.take()
+        workflow_id = {"floor": "floor", "text": "talker/bench/one", "tool": "caller/bench/one"}[kind.name]
+        events = list((await client.get_workflow_handle(workflow_id).fetch_history()).events)
+        ends = [
+            place
+            for place, event in enumerate(events)
+            if event.HasField("workflow_execution_update_completed_event_attributes")
+        ]
+        start = ends[-2] + 1 if len(ends) > 1 else 0
+        print(f"\nthe last {kind.name} turn, its message of {len(kind.message)} bytes included:")
+        print(explain(events[start : ends[-1] + 1]))
+
+
+def _show(numbers: dict[str, dict[str, float]], turns: int, database: str) -> None:
+    table = Table(title=f"{turns} turns each, {database}")
+    heads = ["a turn of", "events", "bytes over the message", "p50 ms", "x floor", "slope"]
+    for place, head in enumerate(heads):
+        table.add_column(head, justify="right" if place else "left")
+    for name, row in numbers.items():
+        table.add_row(name, *(f"{row[key]:g}" for key in ("events", "bytes", "p50_ms", "floor_ratio", "slope")))
+    Console(width=100).print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run it and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m bench.turn", description=__doc__.partition("\n")[0])
+    parser.add_argument("--turns", type=int, default=200, help="of each kind; at least 20")
+    parser.add_argument("--database", choices=["sqlite", "postgres"], default="sqlite")
+    parser.add_argument("--json", default=os.environ.get("JSON"), metavar="FILE", help="write the numbers there")
+    parser.add_argument("--explain", action="store_true", help="print where the bytes of a turn go")
+    options: Any = parser.parse_args(arguments)
+    if options.turns < 20:
+        parser.error("--turns: the slope needs 20 or more")
+    print(f"{options.turns} turns of each kind; this takes about {options.turns * 0.3:.0f} s …", flush=True)
+    numbers = asyncio.run(bench(options.turns, options.database, options.explain))
+    _show(numbers, options.turns, options.database)
+    if options.json:
+        Path(options.json).write_text(json.dumps(numbers, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""What every filesystem for artifacts must do: memory, files and S3."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import boto3  # type: ignore[import-untyped]  # it ships no types
+import pytest
+from moto.server import ThreadedMotoServer
+
+from perdure.errors import ArtifactNotFound
+from perdure.types import SessionKey
+from storage.blobs import BlobStore, blob_key
+from storage.sessions import SessionStore
+from tests.conformance.events import event, say
+
+CONTENTS = [b"", b"x", bytes(range(256)), "grüße\0".encode(), b"big" * 500_000]
+
+
+@pytest.fixture(scope="session")
+def s3_bucket() -> Iterator[str]:
+    """A bucket on a server of its own that speaks S3."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("AWS_ACCESS_KEY_ID", "test")
+        patched.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patched.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patched.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        boto3.client("s3").create_bucket(Bucket="perdure-tests")
+        yield "perdure-tests"
+    server.stop()
+
+
+@pytest.fixture(params=["memory", "file", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "memory":
+        return f"memory://{tmp_path}"
+    if request.param == "file":
+        return f"file://{tmp_path}/artifacts"
+    return f"s3://{request.getfixturevalue('s3_bucket')}/{tmp_path.name}"
+
+
+@pytest.fixture
+def blobs(url: str) -> BlobStore:
+    return BlobStore(url)
+
+
+def files_in(folder: Path) -> list[str]:
+    """The files below a folder, by their relative paths."""
+    return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("data", CONTENTS, ids=["empty", "one", "all bytes", "text", "large"])
+async def test_s55_s56_bytes_come_back_equal(blobs: BlobStore, key: SessionKey, data: bytes) -> None:
+    name = await blobs.write(key, data)
+    assert name == await blobs.write(key, data)
+    assert await blobs.read(name) == data
+
+
+async def test_writers_at_once_agree(blobs: BlobStore, key: SessionKey) -> None:
+    names = await asyncio.gather(*(blobs.write(key, b"same") for _ in range(8)))
+    assert len(set(names)) == 1
+    assert await blobs.read(names[0]) == b"same"
+
+
+async def test_a_blob_that_is_gone_says_so(blobs: BlobStore, key: SessionKey) -> None:
+    with pytest.raises(ArtifactNotFound, match="restore it"):
+        await blobs.read(blob_key(key, b"never written"))
+
+
+async def test_s56_an_artifact_on_every_filesystem(url: str, key: SessionKey) -> None:
+    store = await SessionStore.open("sqlite://", url)
+    await store.create(key)
+    for number, data in enumerate(CONTENTS):
+        event_id = f"i{number}:x"
+        version = await store.stage_artifact(key, "a/b c.bin", data, f"x/{number}", event_id=event_id)
+        await store.append(key, event(event_id, artifact_delta={"a/b c.bin": version}))
+    for number, data in enumerate(CONTENTS):
+        found, loaded = await store.load_artifact(key, "a/b c.bin", version=number + 1)
+        assert (loaded, found.mime_type, found.size) == (data, f"x/{number}", len(data))
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    "owner", ["..", ".", "../../x", "/etc", "a/b", "a\\b", "~", "é" * 120, "%2E%2E", "CON"]
+)
+async def test_s54_no_owner_leads_out_of_the_folder(tmp_path: Path, key: SessionKey, owner: str) -> None:
+    root = tmp_path / "artifacts"
+    store = await SessionStore.open("sqlite://", f"file://{root}")
+    for each in (replace(key, app=owner), replace(key, user_id=owner), replace(key, session_id=owner)):
+        await say(store, each, "i1", artifact=("a.txt", b"data"))
+        found, data = await store.load_artifact(each, "a.txt")
+        assert data == b"data"
+        assert len(found.blob.split("/")) == 4
+        assert (root / found.blob).read_bytes() == b"data"
+    await store.close()
+    assert {path.split("/")[0] for path in files_in(tmp_path)} == {"artifacts"}
+
+
+def test_owners_that_look_alike_have_folders_of_their_own(key: SessionKey) -> None:
+    owners = [
+        "a",
+        "A",
+        ".",
+        "..",
+        "%2E",
+        "~",
+        "%7E",
+        "a/b",
+        "a%2Fb",
+        "x" * 250,
+        "x" * 249,
+        "é" * 90,
+        "é" * 91,
+    ]
+    keys = [blob_key(replace(key, user_id=owner), b"") for owner in owners]
+    assert len(set(keys)) == len(owners)
+    assert max(len(part) for each in keys for part in each.split("/")) <= 200
+
+
+def test_a_key_is_the_hash_of_the_bytes(key: SessionKey) -> None:
+    digest = hashlib.sha256(b"data").hexdigest()
+    assert blob_key(key, b"data") == f"counter/ada/{digest[:2]}/{digest}"
+
+
+async def test_a_crash_while_writing_a_file_leaves_no_blob(
+    tmp_path: Path, key: SessionKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = BlobStore(f"file://{tmp_path}")
+
+    def fail(_handle: int) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("storage.blobs.os.fsync", fail)
+        with pytest.raises(OSError, match="disk full"):
+            await blobs.write(key, b"data")
+    assert files_in(tmp_path) == []
+    assert await blobs.read(await blobs.write(key, b"data")) == b"data"
+
+
+async def test_a_relative_folder_is_the_one_it_says(
+    tmp_path: Path, key: SessionKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    blobs = BlobStore("file://.perdure/artifacts")
+    name = await blobs.write(key, b"data")
+    assert (tmp_path / ".perdure" / "artifacts" / name).read_bytes() == b"data"

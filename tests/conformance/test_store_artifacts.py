@@ -1,0 +1,254 @@
+"""Artifacts: names, versions, what is listed when."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from perdure.errors import ArtifactNotFound, InvalidContent, InvalidName, SessionEnded
+from perdure.types import ArtifactVersion, SessionKey
+from storage.sessions import SessionStore
+from tests.conformance.events import event, say
+
+
+async def save(store: SessionStore, key: SessionKey, name: str, data: bytes, event_id: str) -> int:
+    """Stage and commit, as a tool that saves one artifact."""
+    version = await store.stage_artifact(key, name, data, "text/plain", event_id=event_id)
+    await store.append(key, event(event_id, artifact_delta={name: version}))
+    return version
+
+
+async def test_a_saved_artifact_is_listed_and_loads(store: SessionStore, key: SessionKey) -> None:
+    await store.create(key)
+    version = await store.stage_artifact(key, "a.png", b"\x89PNG\0", "image/png", event_id="i1:x")
+    await store.append(key, event("i1:x", artifact_delta={"a.png": version}))
+    found, data = await store.load_artifact(key, "a.png")
+    assert data == b"\x89PNG\0"
+    assert (found.name, found.version, found.mime_type, found.size) == ("a.png", 1, "image/png", 5)
+    assert found.created_at.utcoffset() is not None
+    assert await store.list_artifacts(key) == [found] == await store.artifact_versions(key, "a.png")
+    assert (await store.get(key)).events[0].artifact_delta == {"a.png": 1}
+
+
+async def test_each_save_is_a_version_and_all_stay(store: SessionStore, key: SessionKey) -> None:
+    await store.create(key)
+    for number in range(1, 4):
+        assert await save(store, key, "a", b"%d" % number, f"i{number}:x") == number
+    assert [item.version for item in await store.artifact_versions(key, "a")] == [1, 2, 3]
+    for version, data in ((1, b"1"), (2, b"2"), (3, b"3"), (None, b"3")):
+        assert (await store.load_artifact(key, "a", version=version))[1] == data
+    for missing in (0, 4, -1):
+        with pytest.raises(ArtifactNotFound, match=f"version {missing} of artifact 'a'"):
+            await store.load_artifact(key, "a", version=missing)
+    with pytest.raises(ArtifactNotFound, match="'b'"):
+        await store.load_artifact(key, "b")
+    assert await store.artifact_versions(key, "b") == []
+
+
+async def test_s56_a_crash_before_the_event_lists_nothing(store: SessionStore, key: SessionKey) -> None:
+    await store.create(key)
+    before = await store.get(key)
+    assert await store.stage_artifact(key, "a", b"1", "text/plain", event_id="i1:x") == 1
+    assert await store.list_artifacts(key) == []
+    assert await store.artifact_versions(key, "a") == []
+    with pytest.raises(ArtifactNotFound):
+        await store.load_artifact(key, "a")
+    assert await store.get(key) == before
+
+
+async def test_a_staged_artifact_is_seen_by_its_own_event(store: SessionStore, key: SessionKey) -> None:
+    await store.create(key)
+    await save(store, key, "a", b"old", "i0:x")
+    await store.stage_artifact(key, "a", b"new", "text/plain", event_id="i1:x")
+    assert (await store.load_artifact(key, "a", event_id="i1:x"))[1] == b"new"
+    assert [item.version for item in await store.list_artifacts(key, event_id="i1:x")] == [2]
+    for other in (None, "i2:x"):
+        assert (await store.load_artifact(key, "a", event_id=other))[1] == b"old"
+        assert [item.version for item in await store.list_artifacts(key, event_id=other)] == [1]
+
+
+async def test_a_retry_finds_its_version_and_its_bytes_count(store: SessionStore, key: SessionKey) -> None:
+    await store.create(key)
+    for data in (b"first try", b"second try"):
+        assert await store.stage_artifact(key, "a", data, "text/plain", event_id="i1:x", ordinal=3) == 1
+    assert await store.stage_artifact(key, "b", b"", "text/plain", event_id="i1:x", ordinal=3) == 1
+    assert await store.stage_artifact(key, "a", b"other", "text/plain", event_id="i1:x", ordinal=4) == 2
+    await store.append(key, event("i1:x", artifact_delta={"a": 1}))
+    assert (await store.load_artifact(key, "a"))[1] == b"second try"
+    assert [item.version for item in await store.artifact_versions(key, "a")] == [1]
+
+
+async def test_an_attempt_that_lost_cannot_change_what_was_committed(
+    store: SessionStore, key: SessionKey
+) -> None:
+    await store.create(key)
+    await save(store, key, "a", b"winner", "i1:x")
+    assert await store.stage_artifact(key, "a", b"zombie", "image/png", event_id="i1:x") == 1
+    found, data = await store.load_artifact(key, "a")
+    assert (found.mime_type, data) == ("text/plain", b"winner")
+
+
+async def test_one_event_may_save_a_name_twice(store: SessionStore, key: SessionKey) -> None:
+    await store.create(key)
+    for ordinal, data in enumerate((b"1", b"2")):
+        version = await store.stage_artifact(key, "a", data, "text/plain", event_id="i1:x", ordinal=ordinal)
+        assert version == ordinal + 1
+    await store.append(key, event("i1:x", artifact_delta={"a": 2}))
+    assert [item.version for item in await store.artifact_versions(key, "a")] == [1, 2]
+    assert (await store.load_artifact(key, "a"))[1] == b"2"
+
+
+async def test_s6_an_event_cannot_name_what_was_not_staged_for_it(
+    store: SessionStore, key: SessionKey
+) -> None:
+    await store.create(key)
+    await store.stage_artifact(key, "a", b"", "text/plain", event_id="i1:x")
+    for delta in ({"a": 2}, {"b": 1}):
+        with pytest.raises(ArtifactNotFound):
+            await store.append(key, event("i1:x", artifact_delta=delta, state_delta={"n": 1}))
+    with pytest.raises(ArtifactNotFound):
+        await store.append(key, event("i2:x", artifact_delta={"a": 1}))
+    session = await store.get(key)
+    assert (session.version, session.head, session.state) == (1, 0, {})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "report.txt",
+        "folder/sub folder/März 2026.txt",
+        "日本語/файл.bin",
+        "a..b",
+        "...",
+        ".hidden",
+        "user:shared/x",
+        "a\\b",
+        "%2e%2e",
+        "'; DROP TABLE artifacts; --",
+        "n" * 512,
+    ],
+)
+async def test_s54_names_that_work(store: SessionStore, key: SessionKey, name: str) -> None:
+    await store.create(key)
+    await save(store, key, name, name.encode(), "i1:x")
+    assert (await store.load_artifact(key, name))[1] == name.encode()
+    assert [item.name for item in await store.list_artifacts(key)] == [name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        " ",
+        "user:",
+        "..",
+        "../a",
+        "a/../b",
+        "a/..",
+        "..\\a",
+        "a\\..\\b",
+        "user:../a",
+        "/etc/passwd",
+        "\\windows",
+        "user:/abs",
+        "a\0b",
+        "\ud800",
+        "n" * 513,
+    ],
+)
+async def test_s54_names_that_are_refused(store: SessionStore, key: SessionKey, name: str) -> None:
+    await store.create(key)
+    for call in (
+        store.stage_artifact(key, name, b"", "text/plain", event_id="i1:x"),
+        store.load_artifact(key, name),
+        store.artifact_versions(key, name),
+    ):
+        with pytest.raises(InvalidName):
+            await call
+
+
+async def test_s55_empty_bytes_load_as_empty(store: SessionStore, key: SessionKey) -> None:
+    await store.create(key)
+    await save(store, key, "empty", b"", "i1:x")
+    found, data = await store.load_artifact(key, "empty")
+    assert (found.size, data) == (0, b"")
+    assert await store.list_artifacts(key) == [found]
+
+
+async def test_s53_saves_at_once_get_distinct_versions(store: SessionStore, key: SessionKey) -> None:
+    await store.create(key)
+    ids = [f"i{number}:x" for number in range(20)]
+    versions = await asyncio.gather(*(save(store, key, "a", each.encode(), each) for each in ids))
+    assert sorted(versions) == list(range(1, 21))
+    for version, each in zip(versions, ids, strict=True):
+        assert (await store.load_artifact(key, "a", version=version))[1] == each.encode()
+
+
+async def test_s53_sessions_of_one_user_share_the_versions_of_a_user_name(
+    store: SessionStore, key: SessionKey
+) -> None:
+    keys = [replace(key, session_id=f"s{number}") for number in range(10)]
+    await asyncio.gather(*(store.create(each) for each in keys))
+    # The same event id everywhere: it is unique in a session only.
+    versions = await asyncio.gather(*(save(store, each, "user:a", b"x", "i1:x") for each in keys))
+    assert sorted(versions) == list(range(1, 11))
+    assert [item.version for item in await store.artifact_versions(keys[3], "user:a")] == sorted(versions)
+
+
+async def test_s21_a_user_artifact_is_the_users_alone(store: SessionStore, key: SessionKey) -> None:
+    sibling = replace(key, session_id="s2")
+    strangers = [replace(key, user_id="bob"), replace(key, app="other")]
+    for each in (key, sibling, *strangers):
+        await store.create(each)
+    await save(store, key, "user:a", b"mine", "i1:x")
+    await save(store, key, "a", b"mine", "i2:x")
+    assert [item.name for item in await store.list_artifacts(sibling)] == ["user:a"]
+    assert (await store.load_artifact(sibling, "user:a"))[1] == b"mine"
+    for each in strangers:
+        assert await store.list_artifacts(each) == []
+        with pytest.raises(ArtifactNotFound):
+            await store.load_artifact(each, "user:a")
+
+
+async def test_the_list_is_by_name_and_newest_only(store: SessionStore, key: SessionKey) -> None:
+    await store.create(key)
+    for number, name in enumerate(["b", "a", "user:c", "b", "B"]):
+        await save(store, key, name, b"%d" % number, f"i{number}:x")
+    listed = [(item.name, item.version) for item in await store.list_artifacts(key)]
+    assert listed == [("B", 1), ("a", 1), ("b", 2), ("user:c", 1)]
+
+
+@pytest.mark.parametrize("data", ["text", None, 5])
+async def test_only_bytes_are_saved(store: SessionStore, key: SessionKey, data: Any) -> None:
+    await store.create(key)
+    with pytest.raises(InvalidContent, match="give bytes"):
+        await store.stage_artifact(key, "a", data, "text/plain", event_id="i1:x")
+
+
+@pytest.mark.parametrize("mime_type", ["", "a\0", "x" * 300])
+async def test_an_unusable_mime_type_is_refused(store: SessionStore, key: SessionKey, mime_type: str) -> None:
+    await store.create(key)
+    with pytest.raises(InvalidContent, match="MIME"):
+        await store.stage_artifact(key, "a", b"", mime_type, event_id="i1:x")
+
+
+async def test_the_same_bytes_are_one_blob_a_user(store: SessionStore, key: SessionKey) -> None:
+    bob = replace(key, user_id="bob")
+    blobs: list[ArtifactVersion] = []
+    for each in (key, replace(key, session_id="s2"), bob):
+        await say(store, each, "i1", artifact=("a", b"same"))
+        blobs += await store.list_artifacts(each)
+    assert blobs[0].blob == blobs[1].blob != blobs[2].blob
+    assert [blob.blob.split("/")[:2] for blob in blobs] == [["counter", "ada"]] * 2 + [["counter", "bob"]]
+
+
+async def test_an_ended_session_lists_no_new_artifact(store: SessionStore, key: SessionKey) -> None:
+    await say(store, key, "i1", artifact=("a", b"1"))
+    await store.end(key)
+    version = await store.stage_artifact(key, "a", b"2", "text/plain", event_id="i2:x")
+    with pytest.raises(SessionEnded):
+        await store.append(key, event("i2:x", artifact_delta={"a": version}))
+    assert (await store.load_artifact(key, "a"))[1] == b"1"
