@@ -35,7 +35,7 @@ lint: $(VENV)/.installed-test
 	$(call step,import-linter,$(BIN)/lint-imports)
 
 bench-turn: $(VENV)/.installed
-	@$(BIN)/python bench/turn.py $(if $(JSON),--json '$(JSON)')
+	@$(BIN)/python -m bench.turn $(if $(JSON),--json '$(JSON)')
 
 clean:
 	rm -rf $(VENV) $(VENV)-constraints dist build .perdure

@@ -45,7 +45,7 @@ def typed_errors(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R
         try:
             return await function(*args, **kwargs)
         except PerdureError as error:
-            raise application_error(error) from error
+            raise application_error(error) from None
 
     return wrapped
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 
@@ -38,6 +39,9 @@ from storage.sessions import SessionStore
 
 __all__ = ["ToolActivities"]
 
+TEMP_TURNS = 1_000
+"""Of how many turns a worker keeps the ``temp:`` keys; a turn leaves none behind if it uses none."""
+
 CONFLICT_RERUNS = 20
 """How often a parallel call is run again because another changed what it had read."""
 
@@ -57,6 +61,7 @@ class ToolActivities:
         self._slots = asyncio.Semaphore(concurrency)
         # Of their own: sync tools that wait must not keep the store's blob writes from a thread.
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="perdure-tool")
+        self._temp = _TempState()
 
     @activity.defn(name=RUN_TOOL)
     @typed_errors
@@ -84,7 +89,8 @@ class ToolActivities:
                 asked = found.get(asked_id)
                 if asked is None:
                     raise InvocationNotFound(f"{key} has no event {asked_id} that asked for a call")
-                call = _Call(self._store, key, agent, task, calls_of(asked)[task.index], session.state)
+                state = State(session.state, temp=self._temp.of(key, task.invocation_id))
+                call = _Call(self._store, key, agent, task, calls_of(asked)[task.index], state)
                 event = await call.run(tries, self._threads)
                 try:
                     reach("tool.before_commit")
@@ -93,11 +99,33 @@ class ToolActivities:
                     log(logging.INFO, "tool.rerun", key, task.invocation_id, "%s", error)
                     continue
                 reach("tool.after_commit")
+                self._temp.keep(key, task.invocation_id, state.temp)
                 return stored.seq
             raise StateConflict(
                 f"call {response_id} in {key} lost the race for its state keys {CONFLICT_RERUNS} times; "
                 "make the tool serial (drop parallel=True)"
             )
+
+
+class _TempState:
+    """The ``temp:`` keys of running turns. They are never stored, so they live in this worker only:
+    gone when it restarts, and not seen by a call that another worker runs.
+    """
+
+    def __init__(self) -> None:
+        self._turns: OrderedDict[tuple[SessionKey, str], Mapping[str, Json]] = OrderedDict()
+
+    def of(self, key: SessionKey, invocation_id: str) -> Mapping[str, Json]:
+        """What earlier calls of the turn left."""
+        return self._turns.get((key, invocation_id), {})
+
+    def keep(self, key: SessionKey, invocation_id: str, temp: Mapping[str, Json]) -> None:
+        """Leave it for later calls of the turn. The turns that are oldest make room."""
+        if temp:
+            self._turns[key, invocation_id] = temp
+            self._turns.move_to_end((key, invocation_id))
+        while len(self._turns) > TEMP_TURNS:
+            self._turns.popitem(last=False)
 
 
 class _Call:
@@ -110,7 +138,7 @@ class _Call:
         agent: Agent,
         task: ToolTask,
         call: JsonObject,
-        state: Mapping[str, Json],
+        state: State,
     ) -> None:
         self._store = store
         self._key = key
@@ -122,7 +150,7 @@ class _Call:
         self._id = response_event_id(task.invocation_id, task.step, task.index)
         self._stop = threading.Event()
         self._artifacts = _Artifacts(store, key, self._id)
-        self._state = State(state)
+        self._state = state
 
     async def run(self, tries: int, threads: Executor) -> Event:
         """Run the tool; whatever it raises becomes the response that the model sees."""

@@ -60,19 +60,22 @@ def _size(found: WorkflowExecutionDescription) -> Counter[str]:
 
 
 def explain(events: Sequence[HistoryEvent]) -> str:
-    """The bytes of some events, event by event and field by field, as a table in text."""
+    """The bytes of some events, event by event and text by text, as a table."""
     lines = []
     for event in events:
         name = event.WhichOneof("attributes") or "?"
         lines.append(f"{event.ByteSize():6}  {event.event_id} {name.removesuffix('_event_attributes')}")
-        fields = Counter(dict(_fields(event, "")))
+        fields = Counter[str]()
+        for path, size in _fields(event, ""):
+            fields[path.removeprefix(f"{name}.")] += size
         lines += [f"        {size:6}  {path}" for path, size in fields.most_common()]
+        lines.append(f"        {event.ByteSize() - fields.total():6}  numbers, times and tags")
     lines.append(f"{sum(event.ByteSize() for event in events):6}  together")
     return "\n".join(lines)
 
 
 def _fields(message: Message, path: str) -> list[tuple[str, int]]:
-    """The leaves of a message and the bytes that each adds, its tags not counted."""
+    """The texts in a message, with the bytes of each."""
     found: list[tuple[str, int]] = []
     for field, value in message.ListFields():
         name = f"{path}.{field.name}" if path else field.name
@@ -81,6 +84,6 @@ def _fields(message: Message, path: str) -> list[tuple[str, int]]:
         for item in value.values() if is_map else value if repeated else [value]:
             if isinstance(item, Message):
                 found += _fields(item, name)
-            else:
-                found.append((name, len(item) if isinstance(item, str | bytes) else 2))
+            elif isinstance(item, str | bytes):
+                found.append((name, len(item.encode() if isinstance(item, str) else item)))
     return found

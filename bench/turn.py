@@ -13,9 +13,9 @@ So all three see the same machine.
   off, once a turn. Both are as Temporal counts them (``describe``).
 - *p50*: from sending a message to holding the answer, as the caller sees it; the model's
   stand-in answers at once, but reads a conversation that gets longer.
-- *slope*: bytes of late turns through bytes of early ones. Turns 2 to 8 of the first run are
-  set against turns 2 to 8 of the last run that has so many: the same places between two
-  continue-as-new, so that the turn that starts or ends a run is in neither.
+- *slope*: the bytes of late turns through those of early ones. Turns 2 to 8 of the first run
+  are set against turns 2 to 8 of the last run that has so many (of 200: 194 to 200), the same
+  places between two continue-as-new; the turns that begin or end a run are in neither.
 """
 
 from __future__ import annotations
@@ -50,12 +50,13 @@ from gateway.runner import Runner, connect
 from perdure.settings import Settings
 from perdure.types import SessionKey
 from storage.sessions import SessionStore
+from workflows.session import TURNS_PER_RUN
 
 __all__ = ["main"]
 
 ROOT = Path(__file__).parents[1]
 TEXT = "Tell me what you think of the weather of this week, and of the week after it. " * 3
-TOOL = "Count the words of 'the quick brown fox jumps over the lazy dog, and then it does so again'. " * 2
+TOOL = f"Count the words of '{'the quick brown fox jumps over the lazy dog and back again, ' * 3}', please."
 PLACES = range(2, 9)
 """The turns of a run that are compared for the slope."""
 
@@ -76,27 +77,22 @@ class Cost:
     """What the turns of one kind came to."""
 
     readings: list[Reading] = field(default_factory=list[Reading])
+    """After each turn."""
     seconds: list[float] = field(default_factory=list[float])
-
-    def growth(self, run: int) -> list[int]:
-        """The bytes that each turn of a run added, in the compared places; not those at its edges."""
-        mine = [reading for reading in self.readings if reading.run == run]
-        grown = [after.size - before.size for before, after in zip(mine, mine[1:], strict=False)]
-        first = 2 if run > 1 else 1
-        # The first reading of a later run may have been taken before that run's own first turn.
-        return grown[PLACES.start - first : PLACES.stop - first]
 
     @property
     def slope(self) -> float:
-        """Late through early."""
-        runs = range(1, self.readings[-1].run + 1)
-        late = next(run for run in reversed(runs) if len(self.growth(run)) >= len(PLACES) - 1)
-        late_turns = self.growth(late) if late > 1 else self._last_turns()
-        return fmean(late_turns) / fmean(self.growth(1))
+        """The bytes of late turns through those of early ones."""
+        runs_before = (len(self.readings) - PLACES[-1]) // TURNS_PER_RUN
+        skipped = runs_before * TURNS_PER_RUN or len(self.readings) - PLACES[-1]
+        return fmean(self._grown(turn + skipped) for turn in PLACES) / fmean(map(self._grown, PLACES))
 
-    def _last_turns(self) -> list[int]:
-        sizes = [reading.size for reading in self.readings[-len(PLACES) - 1 :]]
-        return [after - before for before, after in zip(sizes, sizes[1:], strict=False)]
+    def _grown(self, turn: int) -> int:
+        """The bytes that a turn added to its run."""
+        before, after = self.readings[turn - 2 : turn]
+        if before.run != after.run:
+            raise RuntimeError(f"turn {turn} began a new run, and cannot be compared")
+        return after.size - before.size
 
 
 async def bench(turns: int, database: str, explained: bool) -> dict[str, dict[str, float]]:
@@ -196,7 +192,7 @@ async def _kinds(client: Client, runner: Runner) -> Sequence[Kind]:
             gauge=Gauge(client, "floor"),
         ),
         kind("text", "talker", TEXT, "stand-in"),
-        kind("tool", "caller", TOOL, "17"),
+        kind("tool", "caller", TOOL, "36"),
     ]
 
 
@@ -222,7 +218,7 @@ def _show(numbers: dict[str, dict[str, float]], turns: int, database: str) -> No
     for place, head in enumerate(heads):
         table.add_column(head, justify="right" if place else "left")
     for name, row in numbers.items():
-        table.add_row(name, *(f"{row[key]:g}" for key in ("events", "bytes", "p50_ms", "floor_ratio", "slope")))
+        table.add_row(name, *(f"{number:g}" for number in row.values()))
     Console(width=100).print(table)
 
 
@@ -231,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.turn", description=__doc__.partition("\n")[0])
     parser.add_argument("--turns", type=int, default=200, help="of each kind; at least 20")
     parser.add_argument("--database", choices=["sqlite", "postgres"], default="sqlite")
-    parser.add_argument("--json", default=os.environ.get("JSON"), metavar="FILE", help="write the numbers there")
+    parser.add_argument("--json", default=os.environ.get("JSON"), metavar="FILE", help="write the numbers")
     parser.add_argument("--explain", action="store_true", help="print where the bytes of a turn go")
     options: Any = parser.parse_args(arguments)
     if options.turns < 20:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from urllib.parse import urlsplit
 
 import typer
 
-from cli.common import DEFAULT_DATA, DataOption, find_settings
+from cli.common import DEFAULT_DATA, DataOption, find_settings, open_store, without_password
 from perdure import searchattributes
 from perdure.settings import Settings
 
-__all__ = ["database", "setup_commands", "temporal", "without_password"]
+__all__ = ["database", "setup_commands", "temporal"]
 
 database = typer.Typer(help="The database's schema.", no_args_is_help=True, rich_markup_mode=None)
 temporal = typer.Typer(help="What a Temporal cluster needs.", no_args_is_help=True, rich_markup_mode=None)
@@ -51,14 +50,6 @@ def setup_commands(settings: Settings) -> list[str]:
     return [shlex.join([*create, *where, "--name", name, "--type", "Keyword"]) for name in names]
 
 
-def without_password(url: str) -> str:
-    """A database URL as it may be printed."""
-    password = urlsplit(url).password
-    return url.replace(f":{password}@", ":***@", 1) if password else url
-
-
 async def _upgrade(settings: Settings) -> None:
-    from gateway.opening import open_store
-
-    store = await open_store(settings, migrate=True)
-    await store.close()
+    async with open_store(settings, migrate=True):
+        pass

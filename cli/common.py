@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -30,6 +31,7 @@ __all__ = [
     "open_runner",
     "open_store",
     "session_key",
+    "without_password",
 ]
 
 DEFAULT_DATA = Path(".perdure")
@@ -71,20 +73,30 @@ def session_key(text: str) -> SessionKey:
 
 
 @asynccontextmanager
-async def open_store(settings: Settings) -> AsyncIterator[SessionStore]:
-    """The store of these settings, closed at the end.
+async def open_store(settings: Settings, *, migrate: bool = False) -> AsyncIterator[SessionStore]:
+    """The store of these settings, closed at the end; with `migrate` its schema is brought up to date.
 
     Raises:
-        NotReachable: the database does not answer, or has no tables yet.
+        NotReachable: there is no database, or it does not answer.
     """
     from gateway import opening
 
-    _check_file(settings.database_url)
-    store = await opening.open_store(settings)
+    if not migrate:
+        _check_file(settings.database_url)
+    try:
+        store = await opening.open_store(settings, migrate=migrate)
+    except OSError as error:
+        raise NotReachable(f"{without_password(settings.database_url)} does not answer: {error}") from error
     try:
         yield store
     finally:
         await store.close()
+
+
+def without_password(url: str) -> str:
+    """A database URL as it may be printed."""
+    password = urlsplit(url).password
+    return url.replace(f":{password}@", ":***@", 1) if password else url
 
 
 def _check_file(database_url: str) -> None:

@@ -102,8 +102,7 @@ class Story:
         asked = asyncio.create_task(self._runner.ask(KEY, question))
         out.print(f"  [cyan]user[/]   {question}")
         await self._model_call_in_flight()
-        old = await self._kill(lambda: self._stack.worker.pid)
-        out.print(f"  SIGKILL to the worker, pid {old}, with the model call in flight")
+        await self._kill("the worker, with the model call in flight", lambda: self._stack.worker.pid)
         answer = await _slow("Temporal gives the call to the new worker once it misses the old one", asked)
         out.print(f"  [green]agent[/]  {answer.text}")
         out.print(f"  the worker that answered has pid {self._stack.worker.pid}")
@@ -150,10 +149,11 @@ class Story:
         _chapter(
             "5. Restart of everything", "Temporal and the worker are killed and start on the same folder"
         )
-        server = await self._kill(lambda: self._stack.temporal.pid)
-        worker = await self._kill(lambda: self._stack.worker.pid)
-        out.print(f"  SIGKILL to the Temporal server, pid {server}, and to the worker, pid {worker}")
-        await _slow("both start again", self._ask("Increment 'visits' counter by 1"))
+        await asyncio.gather(
+            self._kill("the Temporal server", lambda: self._stack.temporal.pid),
+            self._kill("the worker", lambda: self._stack.worker.pid),
+        )
+        await self._ask("Increment 'visits' counter by 1")
         pids = f"server {self._stack.temporal.pid}, worker {self._stack.worker.pid}"
         out.print(f"  the session went on under new pids: {pids}")
         await self._expect_counters({"visits": 3, "logins": 1, "clicks": 1, "views": 1, "shares": 1})
@@ -237,16 +237,16 @@ class Story:
     def _control(self) -> StandInClient:
         return StandInClient(str(self._stack.settings.model_base_url))
 
-    async def _kill(self, pid_of: Callable[[], int | None]) -> int:
+    async def _kill(self, what: str, pid_of: Callable[[], int | None]) -> None:
         pid = pid_of()
         assert pid is not None, "it runs"
+        out.print(f"  [red]SIGKILL[/] to {what}: pid {pid}")
         os.kill(pid, signal.SIGKILL)
 
         async def another() -> bool:
             return pid_of() not in (pid, None)
 
-        await _slow("it is started again", _until(another, "a new process has started"))
-        return pid
+        await _until(another, f"{what} starts again")
 
 
 def _kind(event: Event) -> str:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.cluster import without_password
-from cli.common import DEFAULT_DATA, DataOption, NotReachable, connect
+from cli.common import DEFAULT_DATA, DataOption, NotReachable, connect, without_password
 from perdure.settings import Settings
 
 if TYPE_CHECKING:

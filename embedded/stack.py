@@ -160,7 +160,8 @@ class Stack:
         last = devfile.read(self.data) or devfile.DevFile()
         port = self._choose(self._port, last.temporal_port, _DEFAULT_PORT)
         ui_port = self._choose(self._ui_port, last.ui_port, _DEFAULT_UI_PORT) if self._ui else None
-        standin = self._given.gemini_api_key is None and self._given.model_base_url is None
+        # An empty variable, as a copied .env.example has it, is no key either.
+        standin = not self._given.gemini_api_key and self._given.model_base_url is None
         self.model_port = self._choose(0, last.model_port, None) if standin else None
         self.settings = self._settings(port)
         self.temporal = TemporalServer(

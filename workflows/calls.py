@@ -87,7 +87,7 @@ async def compact(task: CompactTask) -> None:
         start_to_close_timeout=timedelta(minutes=15),
         heartbeat_timeout=HEARTBEAT,
         retry_policy=OPTIONAL,
-        summary="compaction",
+        summary=f"sum up to the end of {task.invocation_id}",
     )
 
 

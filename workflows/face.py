@@ -32,20 +32,26 @@ def set_status(status: str) -> None:
 
 
 def details(status: Status, steps: Iterable[str]) -> str:
-    """What the session does now, its totals and its last steps. Kept out of the history."""
-    now = f"**{status.doing}** for `{status.invocation_id}`" if status.doing else f"**{status.status}**, idle"
-    queued = f", {status.queued} waiting" if status.queued else ""
+    """What the session does now, its totals and its last steps. Kept out of the history.
+
+    The UI renders bold text, code and lists, and no tables.
+    """
     lines = [
-        f"Now: {now}{queued}",
+        f"**Working**: {status.doing}, for `{status.invocation_id}`" if status.doing else "**Idle**",
         "",
-        "| turns | model calls | tool calls | tokens | rewinds | epoch |",
-        "|---|---|---|---|---|---|",
-        f"| {status.turns} | {status.model_calls} | {status.tool_calls} | {status.tokens} "
-        f"| {status.rewinds} | {status.epoch if status.epoch is not None else '–'} |",
+        f"- **Status** {status.status}",
+        f"- **Waiting** {_count(status.queued, 'message')}",
+        f"- **Turns** {status.turns}, with {_count(status.model_calls, 'model call')} "
+        f"and {_count(status.tool_calls, 'tool call')}",
+        f"- **Tokens** {status.tokens:,}",
+        f"- **Rewinds** {status.rewinds}",
     ]
     if status.last_error:
-        lines += ["", f"Last error: `{status.last_error.type}` {status.last_error.message}"]
-    last = [f"- {step}" for step in steps]
-    if last:
-        lines += ["", "Last steps:", *last]
+        lines += ["", f"**Last error** `{status.last_error.type}`: {status.last_error.message}"]
+    if last := [f"{number}. {step}" for number, step in enumerate(steps, 1)]:
+        lines += ["", "**Last steps**, newest first", "", *last]
     return "\n".join(lines)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

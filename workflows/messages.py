@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
+
+from pydantic import ValidationError
 
 from activities.protocol import Failure, Record
 from perdure.errors import InvalidMessage
@@ -34,7 +36,37 @@ MESSAGE_BYTES = 256 * 1024
 ID_LENGTH = 128
 
 
-class Message(Record):
+class Request(Record):
+    """What a handler takes. Handlers get plain JSON and read it here, so that the refusal is a typed one."""
+
+    @classmethod
+    def of(cls, payload: object) -> Self:
+        """The request that a payload is; one that is missing is an empty object.
+
+        Raises:
+            InvalidMessage, InvalidContent: it is of another shape, or :meth:`check` refuses it.
+        """
+        try:
+            request = cls.model_validate({} if payload is None else payload)
+        except ValidationError as error:
+            wrong = "; ".join(
+                f"{'.'.join(map(str, item['loc'])) or 'payload'}: {item['msg']}" for item in error.errors()
+            )
+            raise InvalidMessage(f"this is no {cls.__name__}: {wrong}") from None
+        request.check()
+        return request
+
+    def check(self) -> None:
+        """Refuse what could not be carried out.
+
+        Raises:
+            InvalidMessage: an id that no database key could hold.
+        """
+        for name in ("message_id", "request_id", "invocation_id", "before"):
+            _check_id(getattr(self, name, None))
+
+
+class Message(Request):
     """What the user says: ``text``, or ``content`` (a genai ``Content``) for more than text."""
 
     text: str | None = None
@@ -65,7 +97,7 @@ class Message(Record):
                 f"the message has {self.size} bytes and the limit is {MESSAGE_BYTES}; "
                 "save what is large as an artifact"
             )
-        check_id(self.message_id)
+        super().check()
 
     @property
     def size(self) -> int:
@@ -74,7 +106,7 @@ class Message(Record):
         return len((said or "").encode("utf-8", "surrogatepass"))
 
 
-class RewindRequest(Record):
+class RewindRequest(Request):
     """Rewind to just before an invocation; before a rewind's own id, that is redo."""
 
     before: str
@@ -82,19 +114,19 @@ class RewindRequest(Record):
     """Names the rewind, and its marker's invocation. Sent twice under one id, it happens once."""
 
 
-class CancelRequest(Record):
+class CancelRequest(Request):
     """End the running turn; with an id, only if that is the one that runs."""
 
     invocation_id: str | None = None
 
 
-class EndRequest(Record):
+class EndRequest(Request):
     """Close the session, once the messages before this one are done with."""
 
     request_id: str | None = None
 
 
-class ArtifactRequest(Record):
+class ArtifactRequest(Request):
     """List an artifact version whose bytes are in the store already."""
 
     request_id: str
@@ -165,11 +197,6 @@ class Status(Record):
     last_error: Failure | None = None
 
 
-def check_id(given: str | None) -> None:
-    """Refuse an id that a database key cannot hold.
-
-    Raises:
-        InvalidMessage: empty, too long, or with characters that do not print.
-    """
+def _check_id(given: str | None) -> None:
     if given is not None and not (0 < len(given) <= ID_LENGTH and given.isprintable()):
         raise InvalidMessage(f"an id has 1 to {ID_LENGTH} printable characters; {given[:80]!r} does not")

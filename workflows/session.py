@@ -8,7 +8,8 @@ Hazards that explain the shape of the code:
 
 - A handler can run before ``run`` does, so all state is set up in ``__init__``.
 - An exception that is not an ``ApplicationError`` fails the workflow task, which then
-  retries for ever: handlers convert at their edge (:func:`~activities.failures.refusal`).
+  retries for ever, and so does a payload that a handler's signature cannot take: handlers
+  take any JSON, and convert at their edge (``Request.of``, ``typed``, ``_noted``).
 - A rewind or cancel commits first, moving the epoch, and stops the turn's task after. In
   between, whatever the turn still writes is refused by the database, not by luck.
 - Updates cannot be carried into the next run, signals can: so a run continues as new only
@@ -19,8 +20,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
@@ -43,6 +45,7 @@ from activities.protocol import (
 from perdure.errors import Busy, PerdureError, SessionEnded, SessionNotFound, StaleEpoch
 from perdure.types import SessionKey
 from workflows import calls, face
+from workflows.edges import typed, update_id
 from workflows.inbox import Inbox
 from workflows.messages import (
     Ack,
@@ -55,7 +58,6 @@ from workflows.messages import (
     Reply,
     RewindRequest,
     Status,
-    check_id,
 )
 from workflows.turn import Turn
 
@@ -74,7 +76,7 @@ class AgentSession:
     @workflow.init
     def __init__(self, carry: Carry | None = None) -> None:
         carry = carry or Carry()
-        self._key = SessionKey.parse(workflow.info().workflow_id)
+        self._id = workflow.info().workflow_id
         self._totals = carry
         self._epoch = carry.epoch
         self._inbox = Inbox(carry.inbox)
@@ -90,7 +92,8 @@ class AgentSession:
     @workflow.run
     async def run(self, carry: Carry | None = None) -> None:
         """Take what is in the inbox, one after the other, until the session is ended."""
-        face.tag(self._key, self._totals.status)
+        with typed():
+            face.tag(SessionKey.parse(self._id), self._totals.status)
         try:
             while True:
                 await workflow.wait_condition(self._may_move)
@@ -106,96 +109,94 @@ class AgentSession:
             await workflow.wait_condition(workflow.all_handlers_finished)
             raise
 
-    # What a session takes.
+    # What a session takes. Payloads are plain JSON, read by `Request.of`.
 
     @workflow.update
-    async def ask(self, message: Message) -> Reply:
+    async def ask(self, message: Any = None) -> Reply:
         """One turn; returns when the agent has answered, or the turn has failed or was cancelled."""
-        item_id = message.message_id or _update_id()
-        reply = await self._inbox.answered(Item(kind="turn", id=item_id, message=message))
+        said = Message.of(message)
+        reply = await self._inbox.answered(Item(kind="turn", id=said.message_id or update_id(), message=said))
         assert isinstance(reply, Reply), "a turn is answered by a Reply"
         return reply
 
     @ask.validator
-    def _check_ask(self, message: Message) -> None:
-        try:
-            message.check()
-            if self._over and not message.reopen:
-                raise SessionEnded(f"session {self._key} was ended; send the message with reopen set")
-            if not self._inbox.holds(message.message_id):
+    def _check_ask(self, message: Any = None) -> None:
+        with typed():
+            said = Message.of(message)
+            if self._over and not said.reopen:
+                raise SessionEnded(f"session {self._id} was ended; send the message with reopen set")
+            if not self._inbox.holds(said.message_id):
                 self._inbox.check_room()
                 self._check_gate()
-        except PerdureError as error:
-            raise application_error(error) from error
 
     @workflow.signal
-    def message(self, message: Message) -> None:
+    def message(self, message: Any = None) -> None:
         """The same, for callers that don't wait."""
-        try:
-            message.check()
-        except PerdureError as error:
-            self._note_error(error)
-            return
-        item_id = message.message_id or str(workflow.uuid7())
-        self._inbox.add(Item(kind="turn", id=item_id, message=message))
+        with self._noted():
+            said = Message.of(message)
+            self._inbox.add(Item(kind="turn", id=said.message_id or str(workflow.uuid7()), message=said))
 
     @workflow.update
-    async def rewind(self, request: RewindRequest) -> Ack:
+    async def rewind(self, request: Any = None) -> Ack:
         """Rewind to just before an invocation; the running turn ends first."""
-        return await self._rewind(request)
+        return await self._rewind(RewindRequest.of(request))
 
     @rewind.validator
-    def _check_rewind(self, request: RewindRequest) -> None:
-        try:
-            check_id(request.before)
-            check_id(request.request_id)
-        except PerdureError as error:
-            raise application_error(error) from error
+    def _check_rewind(self, request: Any = None) -> None:
+        with typed():
+            RewindRequest.of(request)
 
     @workflow.signal(name="rewind")
-    async def rewind_signal(self, request: RewindRequest) -> None:
+    async def rewind_signal(self, request: Any = None) -> None:
         """The same, for callers that don't wait; an error is shown by ``status``."""
-        try:
-            check_id(request.before)
-            check_id(request.request_id)
-            await self._rewind(request)
-        except (ApplicationError, PerdureError) as error:
-            self._note_error(error)
+        with self._noted():
+            await self._rewind(RewindRequest.of(request))
 
     @workflow.signal
-    async def cancel(self, request: CancelRequest | None = None) -> None:
+    async def cancel(self, request: Any = None) -> None:
         """End the running turn. What it committed stays, marked interrupted."""
-        async with self._steer():
-            turn = self._turn
-            wanted = request.invocation_id if request else None
-            if turn is None or wanted not in (None, turn.id):
-                return
-            await self._interrupt(turn, "cancelled")
+        with self._noted():
+            wanted = CancelRequest.of(request).invocation_id
+            async with self._steer():
+                turn = self._turn
+                if turn is not None and wanted in (None, turn.id):
+                    await self._interrupt(turn, "cancelled")
 
     @workflow.update
-    async def end(self, request: EndRequest | None = None) -> Ack:
+    async def end(self, request: Any = None) -> Ack:
         """Close the session, once the messages before this one are done with."""
-        request_id = (request.request_id if request else None) or _update_id()
-        ack = await self._inbox.answered(Item(kind="end", id=request_id))
+        item = Item(kind="end", id=EndRequest.of(request).request_id or update_id())
+        ack = await self._inbox.answered(item)
         assert isinstance(ack, Ack), "an end is answered by an Ack"
         return ack
 
+    @end.validator
+    def _check_end(self, request: Any = None) -> None:
+        with typed():
+            EndRequest.of(request)
+
     @workflow.signal(name="end")
-    def end_signal(self, request: EndRequest | None = None) -> None:
+    def end_signal(self, request: Any = None) -> None:
         """The same, for callers that don't wait."""
-        request_id = (request.request_id if request else None) or str(workflow.uuid7())
-        self._inbox.add(Item(kind="end", id=request_id))
+        with self._noted():
+            self._inbox.add(Item(kind="end", id=EndRequest.of(request).request_id or str(workflow.uuid7())))
 
     @workflow.update
-    async def save_artifact(self, request: ArtifactRequest) -> Ack:
+    async def save_artifact(self, request: Any = None) -> Ack:
         """List an artifact that the caller has put into the store; turns go on meanwhile."""
-        task = ArtifactTask(request_id=request.request_id, name=request.name, version=request.version)
+        wanted = ArtifactRequest.of(request)
+        task = ArtifactTask(request_id=wanted.request_id, name=wanted.name, version=wanted.version)
         self._tried = True
         try:
-            seq = await calls.steer(SAVE_ARTIFACT, task, int, f"save {request.name}")
+            seq = await calls.steer(SAVE_ARTIFACT, task, int, f"save {wanted.name}")
         except ActivityError as error:
-            raise refusal(error) from error
-        return Ack(request_id=request.request_id, seq=seq)
+            raise refusal(error) from None
+        return Ack(request_id=wanted.request_id, seq=seq)
+
+    @save_artifact.validator
+    def _check_save_artifact(self, request: Any = None) -> None:
+        with typed():
+            ArtifactRequest.of(request)
 
     @workflow.query
     def status(self) -> Status:
@@ -239,7 +240,7 @@ class AgentSession:
 
     def _check_gate(self) -> None:
         if self._turns_here >= 2 * TURNS_PER_RUN:
-            raise Busy(f"session {self._key} is about to continue as a new run; send this again")
+            raise Busy(f"session {self._id} is about to continue as a new run; send this again")
 
     async def _take(self, item: Item) -> None:
         self._tried = True
@@ -250,6 +251,8 @@ class AgentSession:
             self._note_error(refused)
             if isinstance(perdure_error(error), SessionNotFound | SessionEnded):
                 self._over = True
+            if self._epoch is None:
+                self._set_status("error")
             self._inbox.refuse(item, refused)
         else:
             self._inbox.answer(item, answer)
@@ -281,6 +284,7 @@ class AgentSession:
             turns=1, model_calls=turn.model_calls, tool_calls=turn.tool_calls, tokens=turn.tokens
         ).model_copy(update={"model": turn.model})
         self._set_status("error" if reply.status == "failed" else "open", reply.failure)
+        self._note_step(f"{reply.status} `{item.id}`")
         if turn.compact:
             self._start_compaction(item.id)
         return reply
@@ -334,13 +338,13 @@ class AgentSession:
             try:
                 moved = await calls.steer(REWIND, task, Moved, f"rewind before {request.before}")
             except ActivityError as error:
-                raise refusal(error) from error
+                raise refusal(error) from None
             if not moved.repeated:
                 self._epoch = moved.epoch
                 self._totals = self._totals.plus(rewinds=1)
                 if turn is not None:
                     turn.stop("rewound")
-            self._note_step(f"rewound before {request.before}")
+            self._note_step(f"rewound to before `{request.before}`")
             return Ack(request_id=request_id, seq=moved.seq)
 
     async def _interrupt(self, turn: Turn, reason: str, failure: Failure | None = None) -> None:
@@ -365,7 +369,7 @@ class AgentSession:
     async def _compact(self, invocation_id: str) -> None:
         try:
             await calls.compact(CompactTask(invocation_id=invocation_id))
-            self._note_step("compaction")
+            self._note_step("summed up what is old")
         except ActivityError as error:
             if not isinstance(perdure_error(error), StaleEpoch):
                 self._note_error(refusal(error))
@@ -379,21 +383,24 @@ class AgentSession:
             self._totals = self._totals.model_copy(update={"status": status})
             face.set_status(status)
 
-    def _note_error(self, error: Exception) -> None:
-        kind = error.type if isinstance(error, ApplicationError) and error.type else type(error).__name__
-        failure = Failure(type=kind, message=str(error))
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """A signal has nobody to answer: its error is shown by ``status``, and logged."""
+        try:
+            yield
+        except PerdureError as error:
+            self._note_error(application_error(error))
+        except ApplicationError as error:
+            self._note_error(error)
+
+    def _note_error(self, error: ApplicationError) -> None:
+        failure = Failure(type=error.type or "ApplicationError", message=error.message)
         self._totals = self._totals.model_copy(update={"last_error": failure})
-        workflow.logger.warning("session %s: %s: %s", self._key, kind, error)
+        workflow.logger.warning("session %s: %s: %s", self._id, failure.type, failure.message)
 
     def _note_step(self, step: str) -> None:
-        self._steps.append(step)
+        self._steps.appendleft(step)
         self._show()
 
     def _show(self) -> None:
         workflow.set_current_details(face.details(self.status(), self._steps))
-
-
-def _update_id() -> str:
-    info = workflow.current_update_info()
-    assert info is not None, "an update handler always runs in an update"
-    return info.id

@@ -1,7 +1,8 @@
 """One suite for every store: a new backend adds one entry to ``BACKENDS``.
 
-Each test gets a database of its own: a copy of a migrated one, so that it costs
-milliseconds. The PostgreSQL server is real, and is started once for the whole run.
+Each test gets a database that is empty and migrated: a copy of one, or on PostgreSQL one
+that was emptied, so that it costs milliseconds. The PostgreSQL server is real, and is
+started once for the whole run.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ from storage.sessions import SessionStore
 
 BACKENDS = ("memory", "sqlite", "postgres")
 TEMPLATE = "conformance_template"
+EMPTY = """
+SET lock_timeout = '2s';
+TRUNCATE sessions, state, events, artifacts;
+UPDATE epoch_floor SET value = 0;
+"""
 
 _numbers = itertools.count(1)
 
@@ -45,6 +51,37 @@ class Backend:
         return store
 
 
+class Databases:
+    """Migrated databases of one PostgreSQL server: emptied after a test, and used again."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        self._server = server
+        self._free: list[str] = []
+
+    async def take(self) -> str:
+        """The URL of an empty one."""
+        if self._free:
+            return self._free.pop()
+        name = f"conformance_{next(_numbers)}"
+        await self._run(self._server.url, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        return self._server.url_of(name)
+
+    async def give_back(self, url: str) -> None:
+        """Empty one; if a test that failed still holds locks in it, it is not used again."""
+        try:
+            await self._run(url, EMPTY)
+        except asyncpg.LockNotAvailableError:
+            return
+        self._free.append(url)
+
+    async def _run(self, url: str, script: str) -> None:
+        connection = await asyncpg.connect(url)
+        try:
+            await connection.execute(script)
+        finally:
+            await connection.close()
+
+
 @pytest.fixture(scope="session")
 async def postgres() -> AsyncIterator[PostgresServer]:
     """A PostgreSQL server with one migrated database to copy."""
@@ -52,6 +89,12 @@ async def postgres() -> AsyncIterator[PostgresServer]:
     async with PostgresServer(fsync=False, settings=settings) as server:
         await upgrade(await server.create_database(TEMPLATE))
         yield server
+
+
+@pytest.fixture(scope="session")
+def databases(postgres: PostgresServer) -> Databases:
+    """Databases of that server."""
+    return Databases(postgres)
 
 
 @pytest.fixture(scope="session")
@@ -63,23 +106,25 @@ async def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def new_database(postgres: PostgresServer, sqlite_template: Path, tmp_path: Path) -> NewDatabase:
+async def new_database(
+    databases: Databases, sqlite_template: Path, tmp_path: Path
+) -> AsyncIterator[NewDatabase]:
     """Make a fresh database of a kind; its URL."""
+    taken: list[str] = []
 
     async def make(kind: str) -> str:
-        number = next(_numbers)
         if kind == "memory":
             return "sqlite://"
         if kind == "sqlite":
-            copy = tmp_path / f"{number}.db"
+            copy = tmp_path / f"{next(_numbers)}.db"
             shutil.copy(sqlite_template, copy)
             return f"sqlite:///{copy}"
-        connection = await asyncpg.connect(postgres.url)
-        await connection.execute(f"CREATE DATABASE conformance_{number} TEMPLATE {TEMPLATE}")
-        await connection.close()
-        return postgres.url_of(f"conformance_{number}")
+        taken.append(await databases.take())
+        return taken[-1]
 
-    return make
+    yield make
+    for url in taken:
+        await databases.give_back(url)
 
 
 @pytest.fixture(params=BACKENDS)

@@ -135,9 +135,12 @@ async def test_rewound_summaries_are_passed_over(store: SessionStore, key: Sessi
         dead = await store.append(key, summary(f"s{number}", 1, 5))
         await store.append(key, summary(f"t{number}", 1, dead.seq))
         await store.rewind(key, before=f"s{number}", request_id=f"r{number}")
-    context = await store.context(key)
+    seen: list[str] = []
+    with statements(store, seen):
+        context = await store.context(key)
     assert context.summary is not None
     assert context.summary.id == kept.id
+    assert len([each for each in seen if "compaction IS NOT NULL" in each]) == 25, "one a dead stretch"
 
 
 async def test_s47_pages_of_sessions(store: SessionStore, key: SessionKey) -> None:

@@ -229,8 +229,8 @@ async def _settled(play: Play) -> None:
 def cleaned(history: WorkflowHistory) -> str:
     """The history as JSON without what is of no use to a replay: who, where, and random ids.
 
-    Identities become ``worker@host``, queues ``perdure`` and ``sticky``, stack traces nothing, and
-    UUIDs are numbered in the order in which they come.
+    Identities become ``worker@host``, queues ``perdure`` and ``sticky``, build ids and stack traces
+    nothing, and UUIDs are numbered in the order in which they come.
     """
     found = json.loads(history.to_json())
     _clean(found)
@@ -259,8 +259,8 @@ def _clean(node: Any) -> None:
             node[name] = {**value, "name": "sticky" if sticky else "perdure"}
             if sticky:
                 node[name]["normalName"] = "perdure"
-        elif name in ("workerVersion", "binaryChecksum"):
-            node[name] = {} if isinstance(value, dict) else ""
+        elif name in ("workerVersion", "prevAutoResetPoints"):
+            node[name] = {}
         else:
             _clean(value)
 

@@ -42,6 +42,9 @@ AGENTS = str(Path(__file__).with_name("crash_agents.py"))
 STARTED_IN = 60.0
 """Seconds within which a worker process comes to its end, or to where it is wanted, on a busy machine."""
 
+_starting = asyncio.Semaphore(2)
+"""Starts at a time: with more, workers that run would starve, and miss their heartbeats."""
+
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["__main__", "tests.integration.crashes", "worker"])
 
@@ -197,10 +200,11 @@ class Scene:
             environment[crashpoints.VARIABLE] = f"{point}={stage.folder / self.mark}.flag"
         make = CommandWorker if command else ForkedWorker
         self.worker: WorkerProcess = make(environment, self.log)
+        self._starts = 0
         self._asking: list[asyncio.Task[Answer]] = []
 
     async def __aenter__(self) -> Scene:
-        self.worker.start()
+        await self.start()
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -217,26 +221,39 @@ class Scene:
         self._asking.append(asyncio.create_task(asking))
         return self._asking[-1]
 
+    async def start(self) -> None:
+        """Start the worker, and wait until it serves."""
+        self._starts += 1
+
+        async def ready() -> bool:
+            return self.log.exists() and self.log.read_text().count("worker ready") == self._starts
+
+        async with _starting:
+            self.worker.start()
+            await until(ready, within=STARTED_IN)
+
     async def dies_and_starts_again(self) -> None:
         """The worker dies at its crash point; a second one takes over."""
         assert await self.worker.wait() == -9, "it did not die by SIGKILL"
-        self.worker.start()
+        await self.start()
 
     async def killed_and_started_again(self) -> None:
         """The worker is killed, now; a second one takes over."""
         await self.worker.kill()
-        self.worker.start()
+        await self.start()
 
     async def model_is_asked(self, count: int) -> None:
         """The model is being asked for the ``count``-th time, and hangs."""
         await self.gemini.wait(
-            lambda: len(self.asked()) == count and self.asked()[-1].in_flight, f"call {count} to hang", 30
+            lambda: len(self.asked()) == count and self.asked()[-1].in_flight,
+            f"call {count} to hang",
+            STARTED_IN,
         )
 
     async def model_has_answered(self, count: int) -> None:
         """The model has answered so many times."""
         await self.gemini.wait(
-            lambda: sum(request.answered for request in self.asked()) >= count, f"answer {count}", 30
+            lambda: sum(request.answered for request in self.asked()) >= count, f"answer {count}", STARTED_IN
         )
 
     async def waits_for_a_lock(self, url: str) -> None:
@@ -250,7 +267,7 @@ class Scene:
         async def waits() -> object:
             return await connection.fetchval(query)
 
-        await until(waits)
+        await until(waits, within=STARTED_IN)
         await connection.close()
 
     async def tool_is_held(self) -> None:
@@ -259,7 +276,7 @@ class Scene:
         async def noted() -> bool:
             return self.notes.exists()
 
-        await until(noted)
+        await until(noted, within=STARTED_IN)
 
     def asked(self, kind: str = "generate") -> list[Request]:
         """What the model was asked in this session."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
+from temporalio.exceptions import ApplicationError
 
 from perdure.errors import (
     Busy,
@@ -268,3 +270,87 @@ async def test_s51_an_ended_session(world: World) -> None:
     await usable(world, key)
     with pytest.raises(SessionNotFound):
         await world.runner.end(world.key("tester"))
+
+
+@pytest.mark.parametrize("name", ["message", "rewind", "cancel", "end"])
+async def test_a_signal_without_a_payload_or_of_the_wrong_shape(sqlite_world: World, name: str) -> None:
+    world = sqlite_world
+    key = world.key("tester")
+    await usable(world, key)
+    handle = world.handle(key)
+    if name in ("message", "rewind"):
+        await handle.signal(name)
+        await handle.signal(name, args=[None])
+    await handle.signal(name, args=["not an object"])
+    await handle.signal(name, args=[{"text": 7, "before": 7, "invocation_id": 7, "request_id": 7}])
+
+    async def noted() -> bool:
+        error = (await world.runner.status(key)).last_error
+        return error is not None and error.type == "InvalidMessage"
+
+    await until(noted)
+    await usable(world, key)
+
+
+@pytest.mark.parametrize("name", ["ask", "rewind", "end", "save_artifact"])
+async def test_an_update_without_a_payload_or_of_the_wrong_shape(sqlite_world: World, name: str) -> None:
+    world = sqlite_world
+    key = world.key("tester")
+    await usable(world, key)
+    payloads: list[list[object]] = [["not an object"], [{"text": 7, "before": 7, "request_id": 7}]]
+    if name != "end":
+        payloads += [[], [None], [{}]]
+    for payload in payloads:
+        with pytest.raises(WorkflowUpdateFailedError) as caught:
+            await world.handle(key).execute_update(name, args=payload)
+        assert isinstance(caught.value.cause, ApplicationError)
+        assert caught.value.cause.type == "InvalidMessage", payload
+    await usable(world, key)
+
+
+async def test_a_workflow_id_that_names_no_session(sqlite_world: World) -> None:
+    world = sqlite_world
+    handle = await world.client.start_workflow(
+        "AgentSession",
+        id=f"misnamed-{world.key().session_id}",
+        task_queue=world.settings.task_queue,
+        start_signal="message",
+        start_signal_args=[{"text": "hello"}],
+    )
+    with pytest.raises(WorkflowFailureError) as caught:
+        await handle.result()
+    assert isinstance(caught.value.cause, ApplicationError)
+    assert caught.value.cause.type == "InvalidMessage"
+    assert "app/user/session" in caught.value.cause.message
+
+
+async def test_the_status_of_a_session_that_no_agent_serves(sqlite_world: World) -> None:
+    world = sqlite_world
+    key = world.key("nobody")
+    with pytest.raises(UnknownAgent):
+        await world.runner.ask(key, "hello")
+
+    async def status() -> object:
+        found = {
+            pair.key.name: pair.value for pair in (await world.handle(key).describe()).typed_search_attributes
+        }
+        return found.get("PerdureStatus") == "error"
+
+    await until(status)
+
+
+async def test_s15_temp_keys_are_seen_by_the_later_calls_of_the_turn_and_never_stored(world: World) -> None:
+    key = world.key("tester")
+    world.gemini.script(
+        [call("add", name="temp:n"), call("add", name="temp_n")],
+        call("add", name="temp:n"),
+        say("done"),
+        call("add", name="temp:n"),
+        say("done"),
+    )
+    await world.runner.ask(key, "go")
+    assert responses(world) == [{"result": 1}, {"result": 1}, {"result": 2}]
+    await world.runner.ask(key, "again")
+    assert responses(world)[-1] == {"result": 1}, "another turn, another temp"
+    assert (await world.session(key)).state == {}
+    assert all(not event.state_delta for event in await world.log(key))

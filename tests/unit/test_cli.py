@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from cli import cluster, conversation, main, render
-from cli.common import session_key
+from cli.common import session_key, without_password
 from embedded import devfile
 from perdure.errors import InvalidOption
 from perdure.settings import Settings
@@ -189,6 +189,14 @@ class TestOperations:
             assert perdure("db", "upgrade").out.endswith("is up to date\n")
         assert perdure("sessions", "list", "counter").out == "no sessions of counter\n"
 
+    def test_a_database_that_does_not_answer_is_one_line_without_its_password(
+        self, perdure: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PERDURE_DATABASE_URL", "postgresql://ada:s3cret@127.0.0.1:1/perdure")
+        for command in (("db", "upgrade"), ("sessions", "list", "counter")):
+            said = perdure(*command)
+            assert_failed(said, "NotReachable", "postgresql://ada:***@127.0.0.1:1/perdure does not answer")
+
     def test_temporal_setup_prints_a_command_for_each_search_attribute(self, perdure: Run) -> None:
         lines = perdure("temporal", "setup").out.splitlines()
         assert [line.split("--name ")[1] for line in lines] == [
@@ -198,8 +206,8 @@ class TestOperations:
 
     def test_a_password_is_not_printed(self) -> None:
         url = "postgresql://ada:s3cret@db.example/perdure"
-        assert cluster.without_password(url) == "postgresql://ada:***@db.example/perdure"
-        assert cluster.without_password("sqlite:///x.db") == "sqlite:///x.db"
+        assert without_password(url) == "postgresql://ada:***@db.example/perdure"
+        assert without_password("sqlite:///x.db") == "sqlite:///x.db"
 
     def test_a_worker_without_agents_is_one_line(self, perdure: Run) -> None:
         assert_failed(perdure("worker"), "InvalidOption", "--agents examples.counter")
