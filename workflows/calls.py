@@ -27,7 +27,7 @@ from activities.protocol import (
     ToolTask,
 )
 
-__all__ = ["call_model", "compact", "run_tool", "steer"]
+__all__ = ["call_model", "compact", "run_tool", "steer", "step_title"]
 
 T = TypeVar("T")
 
@@ -47,9 +47,13 @@ OPTIONAL = RetryPolicy(
 )
 
 
+def step_title(model: str | None, step: int) -> str:
+    """What people read of a model call, in the history and in the details."""
+    return f"model {model} · step {step}" if model else f"model · step {step}"
+
+
 async def call_model(task: ModelTask, model: str | None) -> ModelOutcome:
-    """One step of a turn. ``model`` is the model's name for the UI, where it is known."""
-    name = f"model {model}" if model else "model"
+    """One step of a turn. ``model`` is the model's name, where it is known; see :func:`step_title`."""
     outcome: ModelOutcome = await workflow.execute_activity(
         CALL_MODEL,
         task,
@@ -58,7 +62,7 @@ async def call_model(task: ModelTask, model: str | None) -> ModelOutcome:
         heartbeat_timeout=HEARTBEAT,
         retry_policy=PATIENT,
         cancellation_type=ActivityCancellationType.TRY_CANCEL,
-        summary=f"{name} · step {task.step}",
+        summary=step_title(model, task.step),
     )
     return outcome
 

@@ -67,7 +67,7 @@ class Turn:
 
     async def _steps(self, task: ModelTask) -> Reply:
         while True:
-            self._do(f"model · step {task.step}")
+            self._do(calls.step_title(self.model, task.step))
             outcome = await calls.call_model(task, self.model)
             self._learn(outcome)
             if not outcome.calls:
