@@ -11,8 +11,9 @@ So all three see the same machine.
 - *events*, *bytes*: of all runs of the session, divided by its turns; so the start of a
   session and continue-as-new are in them. From the bytes the user's own message is taken
   off, once a turn. Both are as Temporal counts them (``describe``).
-- *p50*: from sending a message to holding the answer, as the caller sees it; the model's
-  stand-in answers at once, but reads a conversation that gets longer.
+- *p50*: from sending a message to holding the answer, as the caller sees it. The model's
+  stand-in answers at once, but a conversation that is never summed up is read, sent and
+  received whole at every step; *first 20* and *last 20* show what that comes to.
 - *slope*: the bytes of late turns through those of early ones. Turns 2 to 8 of the first run
   are set against turns 2 to 8 of the last run that has so many (of 200: 194 to 200), the same
   places between two continue-as-new; the turns that begin or end a run are in neither.
@@ -76,6 +77,7 @@ class Kind:
 class Cost:
     """What the turns of one kind came to."""
 
+    message_bytes: int
     readings: list[Reading] = field(default_factory=list[Reading])
     """After each turn."""
     seconds: list[float] = field(default_factory=list[float])
@@ -95,19 +97,17 @@ class Cost:
         return after.size - before.size
 
 
-async def bench(turns: int, database: str, explained: bool) -> dict[str, dict[str, float]]:
-    """Run it all; the numbers."""
-    costs: dict[str, Cost] = {}
+async def bench(turns: int, database: str, explained: bool) -> dict[str, Cost]:
+    """Run it all; what the turns of each kind came to."""
     with tempfile.TemporaryDirectory(prefix="perdure-bench-") as folder:
         async with _stage(Path(folder), database) as (client, kinds):
-            costs = {kind.name: Cost() for kind in kinds}
+            costs = {kind.name: Cost(message_bytes=len(kind.message.encode())) for kind in kinds}
             for _ in range(turns):
                 for kind in kinds:
                     await _measure(kind, costs[kind.name])
             if explained:
                 await _explain(client, kinds)
-            messages = {kind.name: kind.message for kind in kinds}
-    return _numbers(costs, messages)
+    return costs
 
 
 async def _measure(kind: Kind, cost: Cost) -> None:
@@ -117,18 +117,20 @@ async def _measure(kind: Kind, cost: Cost) -> None:
     cost.readings.append(await kind.gauge.read())
 
 
-def _numbers(costs: dict[str, Cost], messages: dict[str, str]) -> dict[str, dict[str, float]]:
-    floor = median(costs["floor"].seconds)
+def numbers_of(cost: Cost, floor: Cost) -> dict[str, float]:
+    """The numbers of one kind, as they are written to JSON."""
+    turns = len(cost.readings)
     return {
-        name: {
-            "events": round(cost.readings[-1].events / len(cost.readings), 2),
-            "bytes": round(cost.readings[-1].size / len(cost.readings) - len(messages[name].encode()), 1),
-            "p50_ms": round(median(cost.seconds) * 1000, 1),
-            "floor_ratio": round(median(cost.seconds) / floor, 2),
-            "slope": round(cost.slope, 3),
-        }
-        for name, cost in costs.items()
+        "events": round(cost.readings[-1].events / turns, 2),
+        "bytes": round(cost.readings[-1].size / turns - cost.message_bytes, 1),
+        "p50_ms": _p50(cost.seconds),
+        "floor_ratio": round(median(cost.seconds) / median(floor.seconds), 2),
+        "slope": round(cost.slope, 3),
     }
+
+
+def _p50(seconds: Sequence[float]) -> float:
+    return round(median(seconds) * 1000, 1)
 
 
 @asynccontextmanager
@@ -212,14 +214,16 @@ async def _explain(client: Client, kinds: Sequence[Kind]) -> None:
         print(explain(events[start : ends[-1] + 1]))
 
 
-def _show(numbers: dict[str, dict[str, float]], turns: int, database: str) -> None:
-    table = Table(title=f"{turns} turns each, {database}")
-    heads = ["a turn of", "events", "bytes over the message", "p50 ms", "x floor", "slope"]
-    for place, head in enumerate(heads):
-        table.add_column(head, justify="right" if place else "left")
+def _show(costs: dict[str, Cost], numbers: dict[str, dict[str, float]], title: str) -> None:
+    table = Table(title=title)
+    heads = ["events", "bytes over the message", "p50 ms", "x floor", "slope", "first 20 ms", "last 20 ms"]
+    table.add_column("a turn of")
+    for head in heads:
+        table.add_column(head, justify="right")
     for name, row in numbers.items():
-        table.add_row(name, *(f"{number:g}" for number in row.values()))
-    Console(width=100).print(table)
+        ends = [_p50(costs[name].seconds[:20]), _p50(costs[name].seconds[-20:])]
+        table.add_row(name, *(f"{number:g}" for number in [*row.values(), *ends]))
+    Console(width=110).print(table)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -233,8 +237,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.turns < 20:
         parser.error("--turns: the slope needs 20 or more")
     print(f"{options.turns} turns of each kind; this takes about {options.turns * 0.3:.0f} s …", flush=True)
-    numbers = asyncio.run(bench(options.turns, options.database, options.explain))
-    _show(numbers, options.turns, options.database)
+    costs = asyncio.run(bench(options.turns, options.database, options.explain))
+    numbers = {name: numbers_of(cost, costs["floor"]) for name, cost in costs.items()}
+    _show(costs, numbers, f"{options.turns} turns each, {options.database}")
     if options.json:
         Path(options.json).write_text(json.dumps(numbers, indent=2) + "\n")
 

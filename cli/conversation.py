@@ -79,8 +79,10 @@ class Chat:
         seen = await self._head()
         turn = asyncio.create_task(self._ask(text, message_id))
         try:
-            while not turn.done():
+            ended = False
+            while not ended:
                 await asyncio.wait([turn], timeout=_LOOK_EVERY)
+                ended = turn.done()  # asked before looking: what it wrote last must be seen too
                 seen = await self._show_after(seen)
         except asyncio.CancelledError:
             turn.cancel()

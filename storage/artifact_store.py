@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from perdure.errors import ArtifactNotFound, InvalidContent
 from perdure.types import ArtifactVersion, SessionKey
 from storage import artifacts
@@ -45,7 +47,8 @@ class ArtifactStore(Store):
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise InvalidContent(f"artifact {name!r} is a {type(data).__name__}; give bytes")
         blob = await self._blobs.write(key, bytes(data))
-        async with self._write(key) as conn:
+
+        async def work(conn: AsyncConnection) -> int:
             await must_lock(conn, key)
             return await artifacts.stage(
                 conn,
@@ -57,6 +60,8 @@ class ArtifactStore(Store):
                 mime_type=mime_type,
                 size=len(data),
             )
+
+        return await self._write(key, work)
 
     async def load_artifact(
         self, key: SessionKey, name: str, *, version: int | None = None, event_id: str | None = None
@@ -106,7 +111,10 @@ class ArtifactStore(Store):
     async def _seen(self, key: SessionKey, name: str | None, event_id: str | None) -> list[ArtifactVersion]:
         if name is not None:
             check_name(name)
-        async with self._read(key) as conn:
+
+        async def work(conn: AsyncConnection) -> list[ArtifactVersion]:
             row = await must_find(conn, key)
             rows = await artifacts.visible(conn, key, row.projection, name=name, event_id=event_id)
             return [artifact_of(found) for found in rows]
+
+        return await self._read(key, work)

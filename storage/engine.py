@@ -7,8 +7,12 @@ changes nothing. The hazards, and what is done about them here:
   writer fails at once when somebody else wrote meanwhile. So the driver's own transactions
   are off, and writers say ``BEGIN IMMEDIATE``. Its busy handler polls, unfairly; so the
   writers of one process queue in a lock and only processes meet at the file.
-- SQLite in memory: a cancelled task costs SQLAlchemy its connection, and with it the
-  database. So the database is a named one that a second, idle connection holds open.
+- SQLite and cancellation: SQLAlchemy closes the connection of a cancelled task, but SQLite
+  keeps one with an unfinished statement open, locks and all, until the last reference to
+  its cursor is gone; and those sit in tracebacks. The whole database would stand still. So
+  on SQLite a cancellation waits until the transaction, which is short, is over.
+- SQLite in memory: the last connection that closes takes the database with it. So it is a
+  named one that a second, idle connection holds open.
 - SQLAlchemy quotes a failed statement's parameters in its error, which goes into logs: they
   are the conversation, so that is off.
 - PostgreSQL: SQLAlchemy's pre-ping costs three round trips a transaction. A connection whose
@@ -18,14 +22,12 @@ changes nothing. The hazards, and what is done about them here:
 from __future__ import annotations
 
 import asyncio
-import logging
 import sqlite3
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import AsyncAdaptedQueuePool, Connection, event, exc
 from sqlalchemy.engine import URL, make_url
@@ -35,16 +37,18 @@ from perdure.errors import InvalidOption
 from storage.options import StoreOptions
 from storage.storable import dumps_exactly, loads
 
-__all__ = ["Database", "parse_url"]
+__all__ = ["Database", "Work", "parse_url"]
 
-log = logging.getLogger("perdure.storage")
+T = TypeVar("T")
+Work = Callable[[AsyncConnection], Awaitable[T]]
+"""What is done in one transaction, given its connection."""
 
 BUSY_TIMEOUT = 60.0
 """Seconds that a SQLite writer waits for the writers of other processes."""
 RESTED = 1.0
 """Seconds without use after which a PostgreSQL connection is pinged before the next one."""
 OLDEST_SQLITE = (3, 36, 0)
-"""``UPDATE … RETURNING`` came in 3.35, shared databases in memory in 3.36."""
+"""Databases in memory that several connections share came with it."""
 
 
 def parse_url(url: str) -> URL:
@@ -122,25 +126,44 @@ class Database:
         url = URL.create("sqlite+aiosqlite", database=name, query={"vfs": "memdb", "uri": "true"})
         return cls(_sqlite(url, StoreOptions(pool_size=1, max_overflow=0), pool_timeout=None), keeper)
 
-    @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that may change rows: all of it is committed, or, on any error, none."""
-        async with AsyncExitStack() as stack:
-            if self.sqlite:
-                await stack.enter_async_context(self._turnstile)
-            yield await stack.enter_async_context(self._writer.begin())
+    async def write(self, work: Work[T]) -> T:
+        """Do work in a transaction that may change rows: all of it is committed or, on any error, none."""
+        if not self.sqlite:
+            return await _within(self._writer, work)
+        async with self._turnstile:
+            return await _to_the_end(_within(self._writer, work))
 
-    @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction in which every statement sees the same snapshot."""
-        async with self._reader.connect() as connection, connection.begin():
-            yield connection
+    async def read(self, work: Work[T]) -> T:
+        """Do work in a transaction that changes nothing, and whose statements all see one snapshot."""
+        if not self.sqlite:
+            return await _within(self._reader, work)
+        return await _to_the_end(_within(self._reader, work))
 
     async def close(self) -> None:
         """Close every connection. A database in memory is gone after it."""
         await self.engine.dispose()
         if self._keeper is not None:
             self._keeper.close()
+
+
+async def _within(engine: AsyncEngine, work: Work[T]) -> T:
+    async with engine.begin() as connection:
+        return await work(connection)
+
+
+async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Await work, and only when it is done be cancelled, if somebody asked for that meanwhile."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None and not task.cancelled():
+        task.exception()  # seen: what became of it does not matter to a caller that is gone
+        raise cancelled
+    return task.result()
 
 
 def _sqlite(url: URL, options: StoreOptions, **pool: Any) -> AsyncEngine:

@@ -14,7 +14,7 @@ from storage.projection import Ranges, Span
 from storage.records import event_of, owner
 from storage.schema import events
 
-__all__ = ["by_ids", "in_spans", "newest_summary", "of_invocation"]
+__all__ = ["by_ids", "first_of_invocation", "in_spans", "last_of_invocation", "newest_summary"]
 
 AT_ONCE = 50
 """Spans read by one statement."""
@@ -31,10 +31,18 @@ _SUMMARY_BEFORE = (
     .order_by(events.c.seq.desc())
     .limit(1)
 )
-_OF_INVOCATION = (
-    select(events.c.seq, events.c.rewind, events.c.compaction.is_not(None).label("is_summary"))
-    .where(*OWNED, events.c.invocation_id == bindparam("invocation_id"))
+_OF_INVOCATION = (*OWNED, events.c.invocation_id == bindparam("invocation_id"))
+_FIRST_OF_INVOCATION = (
+    select(events.c.seq, events.c.rewind)
+    .where(*_OF_INVOCATION, events.c.seq >= bindparam("start"))
     .order_by(events.c.seq)
+    .limit(1)
+)
+_LAST_OF_INVOCATION = (
+    select(events)
+    .where(*_OF_INVOCATION, events.c.compaction.is_(None))
+    .order_by(events.c.seq.desc())
+    .limit(1)
 )
 
 
@@ -89,9 +97,21 @@ async def newest_summary(conn: AsyncConnection, key: SessionKey, ranges: Ranges,
         before = live_below[-1][1]
 
 
-async def of_invocation(conn: AsyncConnection, key: SessionKey, invocation_id: str) -> Sequence[Any]:
-    """``seq``, ``rewind`` and ``is_summary`` of each event of an invocation, in the order of the log."""
-    return (await conn.execute(_OF_INVOCATION, {**owner(key), "invocation_id": invocation_id})).all()
+async def first_of_invocation(
+    conn: AsyncConnection, key: SessionKey, invocation_id: str, start: int
+) -> Any | None:
+    """``seq`` and ``rewind`` of the first event of an invocation from the seq ``start`` on."""
+    wanted = {**owner(key), "invocation_id": invocation_id, "start": start}
+    return (await conn.execute(_FIRST_OF_INVOCATION, wanted)).one_or_none()
+
+
+async def last_of_invocation(
+    conn: AsyncConnection, key: SessionKey, invocation_id: str, ranges: Ranges
+) -> Event | None:
+    """The last event of an invocation, live or not, but for summaries: those come after its end."""
+    wanted = {**owner(key), "invocation_id": invocation_id}
+    row = (await conn.execute(_LAST_OF_INVOCATION, wanted)).one_or_none()
+    return None if row is None else event_of(row, ranges)
 
 
 def _spans(spans: Sequence[Span], summaries: bool) -> Any:

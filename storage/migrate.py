@@ -21,6 +21,7 @@ from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from perdure.errors import InvalidOption
 from storage.engine import Database
@@ -52,8 +53,7 @@ async def check(database: Database) -> None:
     Raises:
         InvalidOption: it was never migrated, or lacks revisions that this release needs.
     """
-    async with database.read() as conn:
-        current = await conn.run_sync(_current)
+    current = await database.read(lambda conn: conn.run_sync(_current))
     heads = set(_scripts().get_heads())
     if current in heads or (current is not None and not _is_known(current)):
         return
@@ -83,16 +83,19 @@ def _upgrade_in_thread(url: str) -> None:
 async def _upgrade(url: str) -> None:
     database = await Database.open(url, StoreOptions(pool_size=1, max_overflow=0))
     try:
-        async with database.write() as conn:
-            if not database.sqlite:
-                await conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
-            before = await conn.run_sync(_current)
-            await conn.run_sync(run)
-            after = await conn.run_sync(_current)
-        if before != after:
-            log.info("migrated the database from %s to %s", before, after)
+        before, after = await database.write(_run_locked)
     finally:
         await database.close()
+    if before != after:
+        log.info("migrated the database from %s to %s", before, after)
+
+
+async def _run_locked(conn: AsyncConnection) -> tuple[str | None, str | None]:
+    if conn.dialect.name == "postgresql":
+        await conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
+    before = await conn.run_sync(_current)
+    await conn.run_sync(run)
+    return before, await conn.run_sync(_current)
 
 
 def _current(connection: Connection) -> str | None:

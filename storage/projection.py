@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["Projection", "Span", "clip", "contains", "cut", "fresh", "last", "rewound"]
+__all__ = ["Projection", "Span", "clip", "contains", "cut", "fresh", "last", "next_live", "rewound"]
 
 Projection = list[list[int | None]]
 Ranges = Sequence[Sequence[int | None]]
@@ -43,6 +43,11 @@ def rewound(ranges: Ranges, target: int, marker: int) -> Projection:
 def contains(ranges: Ranges, seq: int) -> bool:
     """Whether the event ``seq`` is live."""
     return any(_first(r) <= seq and (r[1] is None or seq < r[1]) for r in ranges)
+
+
+def next_live(ranges: Ranges, seq: int) -> int | None:
+    """The first live seq from ``seq`` on, which may be one that the log has not reached yet."""
+    return next((max(_first(r), seq) for r in ranges if r[1] is None or seq < r[1]), None)
 
 
 def clip(ranges: Ranges, start: int, stop: int) -> list[Span]:

@@ -73,15 +73,21 @@ def _repeated(row: LockedSession, done: Event, before: str) -> Rewound:
 
 async def _target(conn: AsyncConnection, row: LockedSession, before: str) -> Any:
     """The first live event of an invocation: its ``seq``, and its ``rewind`` if it is a marker."""
-    logged = await log.of_invocation(conn, row.key, before)
-    if not logged:
+    start: int | None = 1
+    entry = None
+    while start is not None:
+        found = await log.first_of_invocation(conn, row.key, before, start)
+        if found is None:
+            break
+        entry = found
+        if row.is_live(entry.seq):
+            return entry
+        start = projection.next_live(row.projection, entry.seq)
+    if entry is None:
         raise InvocationNotFound(f"{row.key} has no invocation {before}; look in its log for the right id")
-    live = next((entry for entry in logged if row.is_live(entry.seq)), None)
-    if live is None:
-        raise InvocationRewound(
-            f"invocation {before} of {row.key} was rewound already; rewind before that rewind to redo it"
-        )
-    return live
+    raise InvocationRewound(
+        f"invocation {before} of {row.key} was rewound already; rewind before that rewind to redo it"
+    )
 
 
 async def _restoration(

@@ -12,15 +12,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from perdure.errors import InvalidOption
 from perdure.types import Event, Json, JsonObject, Session, SessionKey
-from storage import append, context, lifecycle, listing, projection, rewind, turns
-from storage import log as event_log
+from storage import append, lifecycle, listing, reading, rewind, turns
 from storage import state as state_rows
 from storage.artifact_store import ArtifactStore
 from storage.options import StoreOptions
-from storage.records import MAX_ID_BYTES, Context, Rewound, SessionPage, Turn, session_of
-from storage.session_row import find, must_find, must_lock
+from storage.records import MAX_ID_BYTES, Context, Rewound, SessionPage, Turn
+from storage.session_row import must_lock
 from storage.storable import check_id, check_json, check_key, check_text
 
 __all__ = ["Context", "Rewound", "SessionPage", "SessionStore", "StoreOptions", "Turn"]
@@ -51,8 +52,8 @@ class SessionStore(ArtifactStore):
         given = state_rows.storable_delta(state or {})
         check_json(given, f"the initial state of {key}")
         check_json(metadata or {}, f"the metadata of {key}")
-        async with self._write(key) as conn:
-            session = await lifecycle.create(conn, key, given, dict(metadata or {}))
+        described = dict(metadata or {})
+        session = await self._write(key, lambda conn: lifecycle.create(conn, key, given, described))
         _log.info("created session %s", key)
         return session
 
@@ -71,14 +72,8 @@ class SessionStore(ArtifactStore):
             InvalidOption: a negative number.
         """
         limit = _natural("max_events", max_events)
-        start = (_natural("after", after) or 0) + 1
-        async with self._read(key) as conn:
-            row = await must_find(conn, key)
-            values = await state_rows.load(conn, key)
-            spans = projection.clip(row.projection, start, row.head + 1)
-            if limit is not None:
-                spans = projection.last(spans, limit)
-            return session_of(row, values, await event_log.in_spans(conn, key, spans))
+        start = _natural("after", after) or 0
+        return await self._read(key, lambda conn: reading.session(conn, key, after=start, limit=limit))
 
     async def snapshot(self, key: SessionKey, event_ids: Sequence[str]) -> tuple[Session, dict[str, Event]]:
         """A session with its state, and the events of these ids that are in its log, as one moment saw them.
@@ -86,10 +81,7 @@ class SessionStore(ArtifactStore):
         Raises:
             SessionNotFound: there is none.
         """
-        async with self._read(key) as conn:
-            row = await must_find(conn, key)
-            values = await state_rows.load(conn, key)
-            return session_of(row, values), await event_log.by_ids(conn, key, event_ids, row.projection)
+        return await self._read(key, lambda conn: reading.snapshot(conn, key, event_ids))
 
     async def list_sessions(
         self, app: str, user_id: str | None = None, *, limit: int = 50, cursor: str | None = None
@@ -108,8 +100,7 @@ class SessionStore(ArtifactStore):
         check_id(app, "the app")
         if user_id is not None:
             check_id(user_id, "the user_id")
-        async with self._db.read() as conn:
-            return await listing.page(conn, app, user_id, limit=limit, cursor=cursor)
+        return await self._db.read(lambda conn: listing.page(conn, app, user_id, limit=limit, cursor=cursor))
 
     async def update(
         self,
@@ -139,8 +130,10 @@ class SessionStore(ArtifactStore):
         check_key(key)
         event = lifecycle.update_event(request_id, state or {})
         check_json(dict(metadata or {}), f"the metadata of {key}")
-        async with self._write(key) as conn:
-            return await lifecycle.update(conn, key, event, metadata or {}, expected_version)
+        described = dict(metadata or {})
+        return await self._write(
+            key, lambda conn: lifecycle.update(conn, key, event, described, expected_version)
+        )
 
     async def end(self, key: SessionKey) -> Session:
         """Close a session: later appends are refused. Ending it twice is the same as once.
@@ -151,8 +144,7 @@ class SessionStore(ArtifactStore):
         Raises:
             SessionNotFound: there is none.
         """
-        async with self._write(key) as conn:
-            session = await lifecycle.end(conn, key)
+        session = await self._write(key, lambda conn: lifecycle.end(conn, key))
         _log.info("ended session %s", key)
         return session
 
@@ -161,9 +153,7 @@ class SessionStore(ArtifactStore):
 
         What belongs to the user or the app stays: ``user:`` and ``app:`` keys, ``user:`` artifacts.
         """
-        async with self._write(key) as conn:
-            deleted = await lifecycle.delete(conn, key)
-        if deleted:
+        if await self._write(key, lambda conn: lifecycle.delete(conn, key)):
             _log.info("deleted session %s", key)
 
     # The log
@@ -180,21 +170,12 @@ class SessionStore(ArtifactStore):
             SessionNotFound: there is none.
             InvalidOption: a negative number.
         """
-        start = (_natural("after", after) or 0) + 1
-        count = _natural("limit", limit)
-        async with self._read(key) as conn:
-            row = await must_find(conn, key)
-            stop = row.head + 1 if count is None else min(row.head + 1, start + count)
-            spans = [(start, stop)] if start < stop else []
-            return await event_log.in_spans(conn, key, spans, ranges=row.projection)
+        start, count = _natural("after", after) or 0, _natural("limit", limit)
+        return await self._read(key, lambda conn: reading.whole_log(conn, key, after=start, limit=count))
 
     async def event(self, key: SessionKey, event_id: str) -> Event | None:
         """One event of the log, live or not; None if there is no such event or session."""
-        async with self._read(key) as conn:
-            row = await find(conn, key)
-            if row is None:
-                return None
-            return (await event_log.by_ids(conn, key, [event_id], row.projection)).get(event_id)
+        return await self._read(key, lambda conn: reading.event(conn, key, event_id))
 
     async def context(self, key: SessionKey) -> Context:
         """What a prompt is built from: the state, the newest live summary and the live events of its tail.
@@ -202,8 +183,7 @@ class SessionStore(ArtifactStore):
         Raises:
             SessionNotFound: there is no session.
         """
-        async with self._read(key) as conn:
-            return await context.context(conn, key)
+        return await self._read(key, lambda conn: reading.context(conn, key))
 
     async def append(
         self,
@@ -236,12 +216,15 @@ class SessionStore(ArtifactStore):
         """
         if event.partial:
             return event
-        event = append.prepared(event)
-        async with self._write(key) as conn:
+        ready = append.prepared(event)
+
+        async def work(conn: AsyncConnection) -> Event:
             row = await must_lock(conn, key)
             return await append.append(
-                conn, row, event, epoch=epoch, first_wins=first_wins, expect=expect or {}
+                conn, row, ready, epoch=epoch, first_wins=first_wins, expect=expect or {}
             )
+
+        return await self._write(key, work)
 
     # Turns
 
@@ -262,9 +245,10 @@ class SessionStore(ArtifactStore):
             InvocationRewound: the invocation is in the log, but not live.
             EventConflict: the invocation is in the log with another message.
         """
-        event = append.prepared(event)
-        async with self._write(key) as conn:
-            return await turns.begin_turn(conn, key, event, epoch=epoch, reopen=reopen)
+        ready = append.prepared(event)
+        return await self._write(
+            key, lambda conn: turns.begin_turn(conn, key, ready, epoch=epoch, reopen=reopen)
+        )
 
     async def interrupt(
         self,
@@ -298,8 +282,10 @@ class SessionStore(ArtifactStore):
         check_id(invocation_id, "the invocation id", max_bytes=MAX_ID_BYTES)
         check_text(reason, f"the reason for interrupting {invocation_id}")
         check_json(error, f"the error of {invocation_id}")
-        async with self._write(key) as conn:
-            moved = await turns.interrupt(conn, key, invocation_id, epoch=epoch, reason=reason, error=error)
+        moved = await self._write(
+            key,
+            lambda conn: turns.interrupt(conn, key, invocation_id, epoch=epoch, reason=reason, error=error),
+        )
         _log.info("interrupted %s of %s: epoch %d", invocation_id, key, moved)
         return moved
 
@@ -327,9 +313,12 @@ class SessionStore(ArtifactStore):
         check_id(before, "the invocation id", max_bytes=MAX_ID_BYTES)
         if interrupt is not None:
             check_id(interrupt, "the invocation id", max_bytes=MAX_ID_BYTES)
-        async with self._write(key) as conn:
+
+        async def work(conn: AsyncConnection) -> Rewound:
             row = await must_lock(conn, key)
-            done = await rewind.rewind(conn, row, before=before, request_id=request_id, interrupt=interrupt)
+            return await rewind.rewind(conn, row, before=before, request_id=request_id, interrupt=interrupt)
+
+        done = await self._write(key, work)
         _log.info("rewound %s to before %s: marker at seq %d", key, before, done.event.seq)
         return done
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import Any, Self
-
-from sqlalchemy.ext.asyncio import AsyncConnection
+from collections.abc import Mapping
+from typing import Any, Self, TypeVar
 
 from perdure.types import SessionKey
 from storage.blobs import BlobStore
-from storage.engine import Database
+from storage.engine import Database, Work
 from storage.migrate import check, upgrade
 from storage.options import StoreOptions
 from storage.schema import metadata as tables
 from storage.storable import check_key
 
 __all__ = ["Store"]
+
+T = TypeVar("T")
 
 
 class Store:
@@ -52,8 +51,7 @@ class Store:
         database = await Database.open(database_url, chosen)
         try:
             if database.in_memory:
-                async with database.write() as conn:
-                    await conn.run_sync(tables.create_all)
+                await database.write(lambda conn: conn.run_sync(tables.create_all))
             elif migrate:
                 await upgrade(database_url)
             else:
@@ -67,16 +65,11 @@ class Store:
         """Close every connection."""
         await self._db.close()
 
-    # All that a method writes happens inside one of these; tests let it fail at every statement.
-
-    @asynccontextmanager
-    async def _write(self, key: SessionKey) -> AsyncIterator[AsyncConnection]:
+    async def _write(self, key: SessionKey, work: Work[T]) -> T:
+        """All that a method writes happens inside one of these; tests let it fail at every statement."""
         check_key(key)
-        async with self._db.write() as conn:
-            yield conn
+        return await self._db.write(work)
 
-    @asynccontextmanager
-    async def _read(self, key: SessionKey) -> AsyncIterator[AsyncConnection]:
+    async def _read(self, key: SessionKey, work: Work[T]) -> T:
         check_key(key)
-        async with self._db.read() as conn:
-            yield conn
+        return await self._db.read(work)

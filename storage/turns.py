@@ -7,9 +7,6 @@ moves it, and whatever the turn still wants to write is refused. The end marker
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from perdure.errors import EventConflict, InvocationRewound
@@ -27,9 +24,9 @@ async def begin_turn(
 ) -> Turn:
     """See :meth:`storage.sessions.SessionStore.begin_turn`."""
     row = await (lock_or_insert(conn, key) if epoch is None else must_lock(conn, key))
-    logged = await log.of_invocation(conn, key, event.invocation_id)
-    if logged:
-        return await _begun(conn, row, event, logged)
+    last = await log.last_of_invocation(conn, key, event.invocation_id, row.projection)
+    if last is not None:
+        return await _begun(conn, row, event, last)
     if not reopen:
         row.refuse_ended()
     if epoch is None:
@@ -56,11 +53,10 @@ async def interrupt(
 ) -> int:
     """See :meth:`storage.sessions.SessionStore.interrupt`."""
     row = await (lock_or_insert(conn, key) if epoch is None else must_lock(conn, key))
-    logged = await log.of_invocation(conn, key, invocation_id)
-    ended = await _final_event(conn, row, logged)
-    if logged and not any(row.is_live(entry.seq) for entry in logged):
+    last = await log.last_of_invocation(conn, key, invocation_id, row.projection)
+    if last is not None and not last.live:
         return row.epoch
-    if ended is not None and (ended.meta.get("interrupted") or epoch != row.epoch):
+    if last is not None and is_final(last) and (last.meta.get("interrupted") or epoch != row.epoch):
         return row.epoch
     row.refuse_stale(epoch)
     await mark_interrupted(conn, row, invocation_id, reason=reason, error=error)
@@ -78,7 +74,8 @@ async def mark_interrupted(
     error: JsonObject | None = None,
 ) -> None:
     """Append the end marker of an invocation, unless that has ended already; the caller saves the row."""
-    if await _final_event(conn, row, await log.of_invocation(conn, row.key, invocation_id)) is not None:
+    last = await log.last_of_invocation(conn, row.key, invocation_id, row.projection)
+    if last is not None and is_final(last):
         return
     marker = Event(
         id=end_marker(invocation_id),
@@ -106,9 +103,9 @@ def is_final(event: Event) -> bool:
     return content.get("role") == "model" and not calls
 
 
-async def _begun(conn: AsyncConnection, row: LockedSession, event: Event, logged: Sequence[Any]) -> Turn:
+async def _begun(conn: AsyncConnection, row: LockedSession, event: Event, last: Event) -> Turn:
     """How an invocation that is in the log already stands; nothing is written."""
-    ended = await _final_event(conn, row, logged)
+    ended = last if is_final(last) else None
     found = (await log.by_ids(conn, row.key, [event.id], row.projection)).get(event.id)
     first = found or ended
     if first is None or (found is not None and not same_event(found, event)):
@@ -116,18 +113,10 @@ async def _begun(conn: AsyncConnection, row: LockedSession, event: Event, logged
             f"invocation {event.invocation_id} is in the log of {row.key} with another message; "
             "give the new message an id of its own"
         )
-    if not first.live:
+    # A rewind to an event in its midst leaves its beginning live: it cannot go on from there.
+    if not first.live or not last.live:
         raise InvocationRewound(
             f"invocation {event.invocation_id} of {row.key} was rewound and is not run again; "
             "send the message under a new id, or redo the rewind"
         )
     return Turn(epoch=row.epoch, seq=first.seq, done=ended)
-
-
-async def _final_event(conn: AsyncConnection, row: LockedSession, logged: Sequence[Any]) -> Event | None:
-    """The event that ended an invocation, live or not. Only a summary can come after it."""
-    seqs = [entry.seq for entry in logged if not entry.is_summary]
-    if not seqs:
-        return None
-    last = await log.in_spans(conn, row.key, [(seqs[-1], seqs[-1] + 1)], ranges=row.projection)
-    return last[0] if is_final(last[0]) else None

@@ -26,8 +26,7 @@ async def run_on(url: str) -> None:
     """Run on a database of which only the URL is known."""
     database = await Database.open(url, StoreOptions())
     try:
-        async with database.write() as conn:
-            await conn.run_sync(run)
+        await database.write(lambda conn: conn.run_sync(run))
     finally:
         await database.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import pytest
 pytestmark = pytest.mark.timeout(900)
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("activities", "cli", "embedded", "examples", "gateway", "storage", "workflows")
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+CARRIED: dict[str, str] = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+ROOMS = sorted(name for name in CARRIED if not name.endswith(".py"))
 
 
 def run(*command: str | Path, cwd: Path, timeout: float = 600) -> str:

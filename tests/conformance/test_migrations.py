@@ -21,6 +21,7 @@ from storage.options import StoreOptions
 from storage.schema import metadata
 from storage.sessions import SessionStore
 from tests.conformance.conftest import NewDatabase
+from tests.conformance.watch import query
 
 _numbers = itertools.count(1)
 
@@ -46,10 +47,9 @@ async def empty(kind: str, postgres: PostgresServer, tmp_path: Path) -> str:
     return await postgres.create_database(f"empty_{next(_numbers)}")
 
 
-async def look(url: str, query: str) -> list[tuple[Any, ...]]:
+async def look(url: str, sql: str) -> list[tuple[Any, ...]]:
     database = await Database.open(url, StoreOptions())
-    async with database.read() as conn:
-        rows = [tuple(row) for row in await conn.execute(text(query))]
+    rows = [tuple(row.values()) for row in await query(database, sql)]
     await database.close()
     return rows
 
@@ -61,8 +61,7 @@ async def test_the_migrated_schema_is_the_declared_one(new_database: NewDatabase
         options = {"compare_type": True, "compare_server_default": True}
         return compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
 
-    async with database.read() as conn:
-        assert await conn.run_sync(differences) == []
+    assert await database.read(lambda conn: conn.run_sync(differences)) == []
     await database.close()
 
 
@@ -70,8 +69,7 @@ async def test_the_migrated_view_is_the_declared_one(
     new_database: NewDatabase, kind: str, empty: str
 ) -> None:
     declared = await Database.open(empty, StoreOptions())
-    async with declared.write() as conn:
-        await conn.run_sync(metadata.create_all)
+    await declared.write(lambda conn: conn.run_sync(metadata.create_all))
     await declared.close()
     migrated = await new_database(kind)
     [(theirs,)], [(ours,)] = await look(empty, VIEW[kind]), await look(migrated, VIEW[kind])
@@ -112,8 +110,8 @@ async def test_a_database_of_a_newer_release_is_taken(empty: str) -> None:
     """While a release is rolled out, the old one meets the schema of the new one."""
     await migrate.upgrade(empty)
     database = await Database.open(empty, StoreOptions())
-    async with database.write() as conn:
-        await conn.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    newer = text("UPDATE alembic_version SET version_num = '9999'")
+    await database.write(lambda conn: conn.execute(newer))
     await database.close()
     store = await SessionStore.open(empty, "memory://x")
     await store.close()

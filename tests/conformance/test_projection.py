@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from storage.projection import Projection, clip, contains, cut, fresh, last, rewound
+from storage.projection import Projection, clip, contains, cut, fresh, last, next_live, rewound
 
 
 def live(ranges: Projection, head: int) -> list[int]:
@@ -43,6 +43,11 @@ def test_adjacent_ranges_become_one() -> None:
     assert rewound([[1, 3], [3, 5]], 5, 5) == [[1, None]]
 
 
+def test_the_next_live_seq() -> None:
+    assert [next_live([[2, 4], [7, None]], seq) for seq in (1, 2, 3, 4, 6, 7, 9)] == [2, 2, 3, 7, 7, 7, 9]
+    assert next_live([[2, 4]], 4) is None
+
+
 def test_arguments_are_not_changed() -> None:
     ranges: Projection = [[1, 3], [6, None]]
     rewound(ranges, 8, 12)
@@ -73,5 +78,6 @@ def test_clip_and_last_agree_with_counting() -> None:
         spans = clip(ranges, start, head + 1)
         seqs = [seq for a, b in spans for seq in range(a, b)]
         assert seqs == [seq for seq in live(ranges, head) if seq >= start]
+        assert next_live(ranges, start) == next(s for s in range(start, head + 9) if contains(ranges, s))
         tail = [seq for a, b in last(spans, count) for seq in range(a, b)]
         assert tail == seqs[len(seqs) - min(count, len(seqs)) :]

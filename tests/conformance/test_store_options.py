@@ -9,7 +9,6 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 import storage.engine
@@ -20,6 +19,7 @@ from storage.options import StoreOptions
 from storage.sessions import SessionStore
 from tests.conformance.conftest import NewDatabase
 from tests.conformance.events import event
+from tests.conformance.watch import query
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ async def test_s52_the_pool_has_the_size_asked_for(new_database: NewDatabase, ki
     store = await SessionStore.open(await new_database(kind), "memory://x", options=options)
     async with AsyncExitStack() as stack:
         for _ in range(3):
-            await stack.enter_async_context(store._db.read())
+            await stack.enter_async_context(store._db.engine.connect())
         fourth = asyncio.create_task(store.get(SessionKey(app="a", user_id="u", session_id="s")))
         done, _ = await asyncio.wait([fourth], timeout=0.3)
         assert not done, "a fourth connection was opened"
@@ -78,8 +78,8 @@ async def test_s52_on_postgres_the_server_counts_them(new_database: NewDatabase)
 
 async def backend_pid(store: SessionStore) -> int:
     """Which server process the next connection of the pool belongs to."""
-    async with store._db.read() as conn:
-        return int((await conn.execute(text("SELECT pg_backend_pid()"))).scalar_one())
+    [row] = await query(store._db, "SELECT pg_backend_pid() AS pid")
+    return int(row["pid"])
 
 
 async def test_s52_an_idle_connection_is_replaced(
@@ -142,9 +142,8 @@ async def test_s52_a_connection_that_rested_is_pinged(
 async def test_s52_sqlite_syncs_as_asked(new_database: NewDatabase, level: str, number: int) -> None:
     url = await new_database("sqlite")
     store = await SessionStore.open(url, "memory://x", options={"sqlite_synchronous": level})
-    async with store._db.read() as conn:
-        assert (await conn.execute(text("PRAGMA synchronous"))).scalar_one() == number
-        assert (await conn.execute(text("PRAGMA journal_mode"))).scalar_one() == "wal"
+    assert await query(store._db, "PRAGMA synchronous") == [{"synchronous": number}]
+    assert await query(store._db, "PRAGMA journal_mode") == [{"journal_mode": "wal"}]
     await store.close()
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import text
 
 from perdure.errors import InvalidOption
 from perdure.types import SessionKey
 from storage.sessions import SessionStore
 from tests.conformance.events import change, content, event, say, summary, user
-from tests.conformance.watch import statements
+from tests.conformance.watch import query, statements
 
 
 async def test_s46_windows(store: SessionStore, key: SessionKey) -> None:
@@ -194,8 +193,7 @@ async def test_a_person_reads_the_conversation_in_the_view(store: SessionStore, 
     await store.begin_turn(key, replace(user("i3", "how much?"), branch="b"), epoch=None)
     await store.append(key, event("i3:m1", content={"role": "model", "parts": parts}))
     await store.append(key, event("i3:odd", content={"parts": "no list"}))
-    async with store._db.read() as conn:
-        rows = (await conn.execute(text("SELECT * FROM live_events ORDER BY seq"))).mappings().all()
+    rows = await query(store._db, "SELECT * FROM live_events ORDER BY seq")
     events = (await store.get(key)).events
     assert [row["seq"] for row in rows] == [item.seq for item in events] == [1, 2, 3, 6, 7, 8, 9]
     assert [row["event_id"] for row in rows] == [item.id for item in events]
@@ -212,10 +210,8 @@ async def test_the_view_agrees_with_the_projection_for_every_session(
             await say(store, each, f"i{number}", delta={"n": number})
         await store.rewind(each, before="i2", request_id="r1")
     await store.rewind(other, before="r1", request_id="r2")
-    async with store._db.read() as conn:
-        query = "SELECT user_id, seq FROM live_events ORDER BY user_id, seq"
-        rows = [tuple(row) for row in await conn.execute(text(query))]
-    assert rows == [
+    rows = await query(store._db, "SELECT user_id, seq FROM live_events ORDER BY user_id, seq")
+    assert [tuple(row.values()) for row in rows] == [
         (each.user_id, item.seq) for each in (key, other) for item in (await store.get(each)).events
     ]
 

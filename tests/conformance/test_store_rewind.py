@@ -93,6 +93,21 @@ async def test_s28_before_the_first_invocation(store: SessionStore, key: Session
     assert context.events[0].content is None
 
 
+async def test_s27_the_target_is_the_first_live_event_of_the_invocation(
+    store: SessionStore, key: SessionKey
+) -> None:
+    await store.create(key)
+    for event_id in ("i1:a", "i2:a", "i1:b"):
+        await store.append(key, event(event_id))
+    await store.rewind(key, before="i1", request_id="r1")
+    await store.append(key, event("i3:a"))
+    await store.append(key, event("i1:c", state_delta={"n": 1}))
+    done = await store.rewind(key, before="i1", request_id="r2")
+    assert done.event.rewind is not None
+    assert done.event.rewind["seq"] == 6
+    assert await sequence(store, key) == ["r1:rewind", "i3:a", "r2:rewind"]
+
+
 async def test_s29_one_request_is_one_rewind(store: SessionStore, key: SessionKey) -> None:
     for invocation in ("i1", "i2"):
         await say(store, key, invocation)

@@ -318,3 +318,16 @@ async def test_s22_a_successor_may_use_the_event_ids_of_a_deleted_session(
     found, data = await store.load_artifact(key, "user:a")
     assert (found.version, data) == (2, b"new")
     assert (await store.load_artifact(key, "user:a", version=1))[1] == b"old"
+
+
+async def test_s64_a_turn_that_was_rewound_in_its_midst_is_not_run_again(
+    store: SessionStore, key: SessionKey
+) -> None:
+    turn = await store.begin_turn(key, user("i1"), epoch=None)
+    await store.update(key, request_id="u1", state={"n": 1})
+    await store.append(key, asked("i1"), epoch=turn.epoch)
+    done = await store.rewind(key, before="u1", request_id="r1")
+    assert await sequence(store, key) == ["i1:user", "r1:rewind"]
+    with pytest.raises(InvocationRewound):
+        await store.begin_turn(key, user("i1"), epoch=None)
+    assert await store.interrupt(key, "i1", epoch=None, reason="cancel") == done.epoch

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import event, select
+from sqlalchemy import event, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from storage.engine import Database
 from storage.schema import metadata
 from storage.sessions import SessionStore
 
-__all__ = ["Broken", "breaking", "statements", "stored"]
+__all__ = ["Broken", "breaking", "query", "statements", "stored"]
 
 
 class Broken(Exception):
@@ -42,12 +44,24 @@ def breaking(store: SessionStore, at: int) -> Iterator[None]:
 
 async def stored(store: SessionStore) -> dict[str, list[tuple[Any, ...]]]:
     """Every row of every table."""
-    tables = {}
-    async with store._db.read() as conn:
+
+    async def work(conn: AsyncConnection) -> dict[str, list[tuple[Any, ...]]]:
+        tables = {}
         for table in metadata.sorted_tables:
             rows = await conn.execute(select(table).order_by(*table.primary_key.columns))
             tables[table.name] = [tuple(row) for row in rows]
-    return tables
+        return tables
+
+    return await store._db.read(work)
+
+
+async def query(database: Database, sql: str) -> list[dict[str, Any]]:
+    """The rows of a query, by the names of their columns."""
+
+    async def work(conn: AsyncConnection) -> list[dict[str, Any]]:
+        return [dict(row._mapping) for row in await conn.execute(text(sql))]
+
+    return await database.read(work)
 
 
 @contextmanager

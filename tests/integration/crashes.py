@@ -274,7 +274,7 @@ class Scene:
         """The tool's first try is under way."""
 
         async def noted() -> bool:
-            return self.notes.exists()
+            return self.notes.exists() and bool(self.tries())
 
         await until(noted, within=STARTED_IN)
 

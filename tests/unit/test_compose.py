@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -123,14 +124,28 @@ def test_the_bucket_is_made_once_where_the_settings_point() -> None:
         environment = {**os.environ, **settings, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}
         program, flag, code = SERVICES["bucket"]["command"]
         assert (program, flag) == ("python", "-c")
-        code += "; print(s3.ls(''))"
+        code += "; print(s3.exists('perdure'))"
         for _ in range(2):
             done = subprocess.run(
                 [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
             )
-            assert done.stdout == "['perdure']\n", done.stderr
+            assert done.stdout == "True\n", done.stderr
     finally:
         server.stop()
+
+
+def test_the_image_is_built_from_all_that_the_wheel_carries() -> None:
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    carried = pyproject["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    needed = {
+        *carried,
+        "perdure",
+        "pyproject.toml",
+        "constraints.txt",
+        pyproject["project"]["readme"],
+        "LICENSE",
+    }
+    assert {f"!{name}" for name in needed} <= set((ROOT / ".dockerignore").read_text().splitlines())
 
 
 def test_docker_compose_takes_it() -> None:
