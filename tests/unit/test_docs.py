@@ -6,12 +6,15 @@ import importlib.util
 import re
 import sqlite3
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from _pytest.mark import ParameterSet
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.protocol import Record
 from perdure import Agent, ToolContext
@@ -116,11 +119,14 @@ async def test_a_complete_query_runs(code: str, tmp_path: Path) -> None:
     await upgrade(url)
     database = await Database.open(url, StoreOptions())
     try:
-        async with database.read() as conn:
-            for statement in filter(str.strip, code.split(";\n")):
-                assert (await conn.execute(text(statement))).all() == []
+        for statement in filter(str.strip, code.split(";\n")):
+            assert await database.read(partial(_rows, statement)) == []
     finally:
         await database.close()
+
+
+async def _rows(statement: str, conn: AsyncConnection) -> Sequence[object]:
+    return (await conn.execute(text(statement))).all()
 
 
 @pytest.mark.parametrize(
