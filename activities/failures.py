@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from temporalio.exceptions import ActivityError, ApplicationError, FailureError
+from temporalio.exceptions import ActivityError, ApplicationError, ApplicationErrorCategory, FailureError
 
 from perdure.errors import ModelUnavailable, PerdureError, by_name
 
@@ -27,6 +27,8 @@ def application_error(error: PerdureError) -> ApplicationError:
         str(error),
         type=type(error).__name__,
         non_retryable=not later,
+        # A refusal is an answer, not an accident: no stack trace in the worker's log.
+        category=ApplicationErrorCategory.BENIGN,
         next_retry_delay=None if wait is None else timedelta(seconds=wait),
     )
 

@@ -21,7 +21,7 @@ from activities.protocol import (
     Moved,
     RewindTask,
 )
-from activities.runtime import log, session_key, typed_errors
+from activities.runtime import beating, log, session_key, typed_errors
 from perdure.crashpoints import reach
 from perdure.types import Event
 from storage.sessions import SessionStore
@@ -49,9 +49,10 @@ class SteeringActivities:
         """
         key = session_key()
         reach("rewind.before_commit")
-        done = await self._store.rewind(
-            key, before=task.before, request_id=task.request_id, interrupt=task.running
-        )
+        async with beating():
+            done = await self._store.rewind(
+                key, before=task.before, request_id=task.request_id, interrupt=task.running
+            )
         reach("rewind.after_commit")
         log(logging.INFO, "rewound", key, task.before, "marker at seq %d", done.event.seq)
         moved = Moved(epoch=done.epoch, seq=done.event.seq)
@@ -67,9 +68,10 @@ class SteeringActivities:
         """
         key = session_key()
         error = task.failure.model_dump() if task.failure else None
-        epoch = await self._store.interrupt(
-            key, task.invocation_id, epoch=task.epoch, reason=task.reason, error=error
-        )
+        async with beating():
+            epoch = await self._store.interrupt(
+                key, task.invocation_id, epoch=task.epoch, reason=task.reason, error=error
+            )
         log(logging.INFO, "interrupted", key, task.invocation_id, "%s", task.reason)
         return epoch
 
@@ -82,7 +84,8 @@ class SteeringActivities:
             SessionNotFound: there is no such session.
         """
         key = session_key()
-        session = await self._store.end(key)
+        async with beating():
+            session = await self._store.end(key)
         reach("end.after_commit")
         log(logging.INFO, "ended", key, task.request_id, "at seq %d", session.head)
         return Moved(epoch=session.epoch, seq=session.head)
@@ -105,4 +108,5 @@ class SteeringActivities:
             author="user",
             artifact_delta={task.name: task.version},
         )
-        return (await self._store.append(key, event, first_wins=True)).seq
+        async with beating():
+            return (await self._store.append(key, event, first_wins=True)).seq

@@ -101,7 +101,8 @@ async def steer(name: str, task: Any, result: type[T], summary: str) -> T:
         name,
         task,
         result_type=result,
-        start_to_close_timeout=timedelta(seconds=30),
+        start_to_close_timeout=timedelta(minutes=10),
+        heartbeat_timeout=HEARTBEAT,
         retry_policy=PATIENT,
         summary=summary,
     )
