@@ -56,7 +56,7 @@ def run(*, keep: bool, data: Path | None) -> None:
 async def _run(data: Path, keep: bool) -> None:
     began = time.monotonic()
     async with AsyncExitStack() as cleanup:
-        stack = Stack(["examples.counter"], data=data, ui=keep, say=_whisper)
+        stack = Stack(["examples.counter"], data=data, port=0, ui_port=0, ui=keep, say=_whisper)
         out.print("[bold]Perdure[/]: an agent's session that survives\n")
         # A demo meets whatever else runs on this machine, so it takes ports of its own.
         await _slow("starting a Temporal dev server, a worker and the model", stack.start())

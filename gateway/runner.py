@@ -6,8 +6,10 @@ command line and the HTTP gateway are thin layers over it.
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Awaitable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -39,6 +41,7 @@ from workflows.messages import (
     EndRequest,
     Message,
     Reply,
+    Request,
     RewindRequest,
     Status,
 )
@@ -113,11 +116,7 @@ class Runner:
         """
         message = _message(text, content, message_id or new_id(), reopen)
         message.check()
-        start = self._start(key)
-        update = self.client.execute_update_with_start_workflow(
-            AgentSession.ask, message, start_workflow_operation=start
-        )
-        reply: Reply = await _typed(update, key)
+        reply = await self._send(key, "ask", message, Reply)
         event = (
             next(iter(await self.store.log(key, after=reply.seq - 1, limit=1)), None) if reply.seq else None
         )
@@ -169,10 +168,7 @@ class Runner:
         """
         await self._must_exist(key)
         request = RewindRequest(before=before, request_id=request_id or new_id())
-        update = self.client.execute_update_with_start_workflow(
-            AgentSession.rewind, request, start_workflow_operation=self._start(key)
-        )
-        return await _typed(update, key)
+        return await self._send(key, "rewind", request, Ack)
 
     async def cancel(self, key: SessionKey, invocation_id: str | None = None) -> None:
         """End the running turn, if there is one; with an id, only if it is that one.
@@ -194,10 +190,7 @@ class Runner:
         if session.ended_at is not None:
             return session
         request = EndRequest(request_id=request_id or new_id())
-        update = self.client.execute_update_with_start_workflow(
-            AgentSession.end, request, start_workflow_operation=self._start(key)
-        )
-        await _typed(update, key)
+        await self._send(key, "end", request, Ack)
         return await self.store.get(key, max_events=0)
 
     async def status(self, key: SessionKey) -> Status:
@@ -224,14 +217,27 @@ class Runner:
             key, name, data, mime_type, event_id=f"{request_id}:artifact"
         )
         request = ArtifactRequest(request_id=request_id, name=name, version=version)
-        update = self.client.execute_update_with_start_workflow(
-            AgentSession.save_artifact, request, start_workflow_operation=self._start(key)
-        )
-        await _typed(update, key)
+        await self._send(key, "save_artifact", request, Ack)
         return version
 
     async def _must_exist(self, key: SessionKey) -> None:
         await self.store.get(key, max_events=0)
+
+    async def _send(self, key: SessionKey, update: str, request: Request, answer: type[T]) -> T:
+        """Send an update, to a workflow that is started now if none is open."""
+        start = self._start(key)
+        try:
+            return await _typed(
+                self.client.execute_update_with_start_workflow(
+                    update, request, start_workflow_operation=start, result_type=answer
+                ),
+                key,
+            )
+        except RPCError:
+            # The SDK has failed the future of the start too, and asyncio would complain that nobody looked.
+            with suppress(RPCError, TimeoutError):
+                await asyncio.wait_for(start.workflow_handle(), 0.1)
+            raise
 
     def _start(self, key: SessionKey) -> WithStartWorkflowOperation[AgentSession, None]:
         return WithStartWorkflowOperation(

@@ -26,6 +26,7 @@ __all__ = [
     "Item",
     "Message",
     "Reply",
+    "Request",
     "RewindRequest",
     "Status",
 ]
