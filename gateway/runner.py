@@ -30,7 +30,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from activities.failures import perdure_error
 from activities.protocol import Failure, data_converter
 from perdure import searchattributes
-from perdure.errors import SessionNotFound
+from perdure.errors import InvalidMessage, SessionNotFound
 from perdure.settings import Settings
 from perdure.types import JsonObject, Session, SessionKey
 from storage.sessions import SessionStore
@@ -50,6 +50,9 @@ from workflows.session import AgentSession
 __all__ = ["Answer", "Runner", "connect"]
 
 T = TypeVar("T")
+
+WORKFLOW_ID_LENGTH = 1000
+"""The longest id that Temporal takes, where its configuration says nothing else."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,7 +153,7 @@ class Runner:
         message.check()
         await self.client.start_workflow(
             AgentSession.run,
-            id=key.workflow_id,
+            id=_workflow_id(key),
             task_queue=self._task_queue,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             search_attributes=_attributes(key),
@@ -242,7 +245,7 @@ class Runner:
     def _start(self, key: SessionKey) -> WithStartWorkflowOperation[AgentSession, None]:
         return WithStartWorkflowOperation(
             AgentSession.run,
-            id=key.workflow_id,
+            id=_workflow_id(key),
             task_queue=self._task_queue,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             search_attributes=_attributes(key),
@@ -253,6 +256,15 @@ class Runner:
 def new_id() -> str:
     """An id for a message or a request."""
     return uuid.uuid4().hex
+
+
+def _workflow_id(key: SessionKey) -> str:
+    if len(key.workflow_id) > WORKFLOW_ID_LENGTH:
+        raise InvalidMessage(
+            f"the session's names have {len(key.workflow_id)} characters when percent-encoded, and Temporal "
+            f"takes {WORKFLOW_ID_LENGTH}: {key.workflow_id[:80]}…; shorten them"
+        )
+    return key.workflow_id
 
 
 def _message(text: str | None, content: JsonObject | None, message_id: str, reopen: bool) -> Message:

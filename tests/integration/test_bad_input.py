@@ -74,6 +74,14 @@ async def test_a_message_that_cannot_be_taken(sqlite_world: World, text: str, er
     await usable(world, key)
 
 
+async def test_names_that_temporal_does_not_take(sqlite_world: World) -> None:
+    key = SessionKey(app="tester", user_id="ü" * 120, session_id="ü" * 120)
+    with pytest.raises(InvalidMessage, match="percent-encoded"):
+        await sqlite_world.runner.ask(key, "hello")
+    with pytest.raises(InvalidMessage, match="percent-encoded"):
+        await sqlite_world.runner.message(key, "hello")
+
+
 async def test_the_validator_refuses_the_same_from_a_bare_temporal_client(sqlite_world: World) -> None:
     world = sqlite_world
     key = world.key("tester")
