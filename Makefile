@@ -38,7 +38,7 @@ bench-turn: $(VENV)/.installed
 	@$(BIN)/python -m bench.turn $(if $(JSON),--json '$(JSON)')
 
 clean:
-	rm -rf $(VENV) $(VENV)-constraints dist build .perdure
+	rm -rf $(VENV) $(VENV)-constraints $(VENV)-adk dist build .perdure
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -1,9 +1,9 @@
 """Events, from google-adk's to the store's and back, without loss.
 
 What other readers of the log know by a column has its column: ids, author, branch, the
-content in wire form, the state's delta, usage and errors. All the rest is google-adk's own
-JSON under ``meta["adk"]``. An event without that was written by Perdure itself, and is
-shown as what google-adk would have made of it.
+content in wire form, the delta of the state, usage and errors. All the rest is google-adk's
+own JSON, by its names on the wire, under ``meta["adk"]``. An event without that was written by
+Perdure itself, and is shown as what google-adk would have made of it.
 
 Versions of artifacts are the exception: google-adk saves them before, and often without,
 an event, so they have events of their own (see ``artifacts.py``), and what an event says
@@ -15,25 +15,31 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 from google.adk.events import Event, EventActions
 from google.adk.sessions.state import State
+from pydantic import BaseModel
 
+from integrations.google_adk.jsonform import json_of_model
 from perdure.types import Event as LogEvent
 from perdure.types import Json, JsonObject
 
-__all__ = ["from_adk", "is_shown", "own_delta", "state_from_store", "state_to_store", "time_of", "to_adk"]
+__all__ = ["from_adk", "is_record", "is_shown", "state_from_store", "state_to_store", "time_of", "to_adk"]
 
 META = "adk"
 ARTIFACT = ":artifact"
 """Ends the ids of events that only record a saved artifact."""
+COPIES = ":copies"
+"""Ends the request ids of rewinds that drop the copies google-adk saved for its own rewind."""
+TAKEN_OVER = ":created"
+"""Ends the request ids of updates that make a stand-in a session."""
+RECORDS = (ARTIFACT, f"{COPIES}:rewind", f"{TAKEN_OVER}:update")
 NOBODY = "-"
 """Stands for an empty author or invocation: google-adk lets them pass, the store does not."""
 
 _COLUMNS = {"id", "branch", "content", "usage_metadata"}
-_PLAIN = EventActions().model_dump(mode="json", exclude_none=True)
-_PLAIN_NODE = Event().node_info.model_dump(mode="json", exclude_none=True)
+_PLAIN = json_of_model(EventActions(), "nothing")
+_PLAIN_NODE = json_of_model(Event().node_info, "nothing")
 
 # Perdure never stores `temp_` keys; to google-adk they are keys like any other.
 _ESCAPED = re.compile(r"(adk:)*temp_")
@@ -41,13 +47,14 @@ _ESCAPED = re.compile(r"(adk:)*temp_")
 
 def from_adk(event: Event) -> LogEvent:
     """The event as the store keeps it. ``temp:`` keys are left out."""
-    said = event.model_dump(mode="json", exclude_none=True, exclude=_COLUMNS)
+    where = f"event {event.id}"
+    said = json_of_model(event, where, exclude=_COLUMNS)
     actions = said.pop("actions")
-    delta = actions.pop("state_delta", {})
+    delta = actions.pop("stateDelta", {})
     said["actions"] = {name: value for name, value in actions.items() if _PLAIN.get(name) != value}
-    if said["node_info"] == _PLAIN_NODE:
-        del said["node_info"]
-    for name in ("author", "invocation_id"):
+    if said["nodeInfo"] == _PLAIN_NODE:
+        del said["nodeInfo"]
+    for name in ("author", "invocationId"):
         if said[name]:
             del said[name]
     return LogEvent(
@@ -55,9 +62,9 @@ def from_adk(event: Event) -> LogEvent:
         invocation_id=event.invocation_id or NOBODY,
         author=event.author or NOBODY,
         branch=event.branch,
-        content=_wire(event.content),
+        content=_wire(event.content, where),
         state_delta=state_to_store(delta),
-        usage=_wire(event.usage_metadata),
+        usage=_wire(event.usage_metadata, where),
         error=_error(event),
         meta={META: said},
         created_at=_moment(event.timestamp),
@@ -70,23 +77,23 @@ def to_adk(event: LogEvent) -> Event:
     delta = state_from_store(event.state_delta)
     known = {
         "id": event.id,
-        "invocation_id": event.invocation_id,
+        "invocationId": event.invocation_id,
         "author": event.author,
         "branch": event.branch,
         "content": event.content,
-        "usage_metadata": event.usage,
+        "usageMetadata": event.usage,
     }
-    return Event.model_validate({**known, **said, "actions": {**said["actions"], "state_delta": delta}})
+    return Event.model_validate({**known, **said, "actions": {**said["actions"], "stateDelta": delta}})
 
 
 def is_shown(event: LogEvent) -> bool:
-    """Whether google-adk sees the event. It needs neither Perdure's summaries nor its records of saves."""
-    return META in event.meta or (event.compaction is None and not is_save(event))
+    """Whether google-adk sees the event. It needs neither Perdure's summaries nor our own records."""
+    return META in event.meta or (event.compaction is None and not is_record(event))
 
 
-def is_save(event: LogEvent) -> bool:
-    """Whether the event does nothing but record a saved artifact."""
-    return META not in event.meta and event.id.endswith(ARTIFACT)
+def is_record(event: LogEvent) -> bool:
+    """Whether the event is one of ours: a saved artifact, copies that were dropped, a session that began."""
+    return META not in event.meta and event.id.endswith(RECORDS)
 
 
 def time_of(event: LogEvent) -> float:
@@ -111,32 +118,23 @@ def state_from_store(state: Mapping[str, Json]) -> dict[str, Json]:
     }
 
 
-def own_delta(event: Event) -> dict[str, Any]:
-    """The changes of state in an event that outlive its invocation."""
-    delta = event.actions.state_delta if event.actions else {}
-    return {name: value for name, value in delta.items() if not name.startswith(State.TEMP_PREFIX)}
-
-
 def _said_by_perdure(event: LogEvent) -> JsonObject:
     actions: JsonObject = {
-        "artifact_delta": {name: version - 1 for name, version in event.artifact_delta.items()}
+        "artifactDelta": {name: version - 1 for name, version in event.artifact_delta.items()}
     }
     said: JsonObject = {"timestamp": time_of(event), "actions": actions}
     if event.rewind is not None:
         said["author"] = "user"
-        actions["rewind_before_invocation_id"] = event.rewind["before"]
+        actions["rewindBeforeInvocationId"] = event.rewind["before"]
     if event.error is not None:
-        said |= {"error_code": event.error.get("type"), "error_message": event.error.get("message")}
+        said |= {"errorCode": event.error.get("type"), "errorMessage": event.error.get("message")}
     if event.meta.get("interrupted"):
         said["interrupted"] = True
     return said
 
 
-def _wire(model: Any) -> JsonObject | None:
-    if model is None:
-        return None
-    wire: JsonObject = model.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return wire
+def _wire(model: BaseModel | None, where: str) -> JsonObject | None:
+    return None if model is None else json_of_model(model, where)
 
 
 def _error(event: Event) -> JsonObject | None:

@@ -1,8 +1,10 @@
 """Who owns what: from google-adk's three names to the key of a session in the store.
 
-The store reads and writes through a session. google-adk also asks for what a user has
-without naming one: artifacts saved with no session, a user's state. For that a user who
-needs it gets one session of a reserved id, which no list shows.
+The store reads and writes through a session; google-adk does not always have one. Its
+artifact services take files for sessions that their session service never made, or that
+it makes later, and for a user without any session; and it asks for a user's state without
+one. For that the store gets a stand-in, which google-adk's session service neither finds
+nor lists. A session created under its id takes it over, files and all.
 """
 
 from __future__ import annotations
@@ -10,13 +12,15 @@ from __future__ import annotations
 import contextlib
 
 from perdure.errors import SessionExists
-from perdure.types import SessionKey
+from perdure.types import Session, SessionKey
 from storage.sessions import SessionStore
 
-__all__ = ["USERS_OWN", "key_of", "own_session"]
+__all__ = ["MARK", "USERS_OWN", "is_stand_in", "key_of", "stand_in"]
 
 USERS_OWN = "user/own"
-"""The reserved id. google-adk's artifact services reserve the segment ``user`` as well."""
+"""The id of a user's stand-in. google-adk's artifact services reserve the segment ``user`` as well."""
+MARK = "google_adk_stand_in"
+"""In the metadata of a stand-in."""
 
 
 def key_of(app_name: str, user_id: str, session_id: str) -> SessionKey:
@@ -24,9 +28,12 @@ def key_of(app_name: str, user_id: str, session_id: str) -> SessionKey:
     return SessionKey(app=app_name, user_id=user_id, session_id=session_id.strip())
 
 
-async def own_session(store: SessionStore, app_name: str, user_id: str) -> SessionKey:
-    """The reserved session of a user, made now if there is none."""
-    key = key_of(app_name, user_id, USERS_OWN)
+def is_stand_in(stored: Session) -> bool:
+    """Whether there is a row in the store, but to google-adk no session."""
+    return MARK in stored.metadata
+
+
+async def stand_in(store: SessionStore, key: SessionKey) -> None:
+    """Make a stand-in, unless there is a session or another stand-in already."""
     with contextlib.suppress(SessionExists):
-        await store.create(key, metadata={"google_adk": "what the user owns without a session"})
-    return key
+        await store.create(key, metadata={MARK: True})
