@@ -147,8 +147,10 @@ class Chat:
             return 0
 
     async def _rewind(self, target: str) -> None:
-        done = await self._runner.rewind(self._key, target or await self._last_turn())
+        before = target or await self._last_turn()
+        done = await self._runner.rewind(self._key, before)
         self._last_rewind = done.request_id
+        print(f"  as it was before {before}; /redo takes that back. State:")
         await self._state("")
 
     async def _redo(self, _: str) -> None:

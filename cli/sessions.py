@@ -124,11 +124,13 @@ async def _show(settings: Settings, key: SessionKey, *, live: bool, json: bool) 
     print()
     render.show(render.event_table(events))
     print("\nSTATE")
-    for line in render.state_lines(session.state):
+    for line in render.state_lines(session.state) if session.state else ["none"]:
         print(f"  {line}")
     print("\nARTIFACTS")
     for artifact in artifacts:
         print(f"  {artifact.name}  version {artifact.version}  {artifact.mime_type}  {artifact.size} bytes")
+    if not artifacts:
+        print("  none")
 
 
 async def _context(settings: Settings, key: SessionKey, *, json: bool) -> None:
