@@ -61,9 +61,11 @@ async def test_rewind_undoes_the_last_turn_and_redo_brings_it_back(
     await chat.say(ADD_ONE)
     capsys.readouterr()
     await chat.command("/rewind")
-    assert capsys.readouterr().out == '  counters = {"visits": 1}\n'
+    told, state = capsys.readouterr().out.splitlines()
+    assert told.startswith("  as it was before ")
+    assert state == '  counters = {"visits": 1}'
     await chat.command("/redo")
-    assert capsys.readouterr().out == '  counters = {"visits": 2}\n'
+    assert capsys.readouterr().out.splitlines()[1:] == ['  counters = {"visits": 2}']
 
 
 async def test_there_may_be_nothing_to_rewind_or_redo(
