@@ -20,6 +20,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkflowRunner
 from activities.compaction import CompactionActivities
 from activities.gemini import Gemini
 from activities.model import ModelActivities
+from activities.retention import RetentionActivities
 from activities.steering import SteeringActivities
 from activities.tools import ToolActivities
 from gateway.opening import open_store
@@ -29,6 +30,7 @@ from perdure.errors import InvalidOption
 from perdure.registry import Registry, load_agents
 from perdure.settings import Settings
 from storage.sessions import SessionStore
+from workflows.retention import Retention
 from workflows.session import AgentSession
 
 __all__ = ["build_worker", "main", "run_worker"]
@@ -60,10 +62,11 @@ def build_worker(
     tools = ToolActivities(store, agents, concurrency=settings.max_concurrent_tools)
     compaction = CompactionActivities(store, agents, gemini)
     steering = SteeringActivities(store)
+    retention = RetentionActivities(store, client)
     return Worker(
         client,
         task_queue=settings.task_queue,
-        workflows=[AgentSession],
+        workflows=[AgentSession, Retention],
         activities=[
             model.call_model,
             tools.run_tool,
@@ -72,6 +75,9 @@ def build_worker(
             steering.interrupt,
             steering.end_session,
             steering.save_artifact,
+            retention.find,
+            retention.delete,
+            retention.collect_blobs,
         ],
         workflow_runner=workflow_runner or UnsandboxedWorkflowRunner(),
         # Waiting calls hold no thread, and heartbeat; so let in more than may run at once.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -79,6 +82,31 @@ def rewind(
 def end(session: SessionArgument, data: DataOption = DEFAULT_DATA, json: JsonOption = False) -> None:
     """Close a session and print its final state. Twice is the same as once."""
     asyncio.run(_end(find_settings(data), session_key(session), json=json))
+
+
+@app.command("export")
+def export_(
+    session: SessionArgument,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write; default: standard output.")
+    ] = None,
+    data: DataOption = DEFAULT_DATA,
+) -> None:
+    """Write everything in a session as JSON Lines, artifacts and rewound events included."""
+    asyncio.run(_export(find_settings(data), session_key(session), output))
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="What export wrote.", exists=True, dir_okay=False)],
+    under: Annotated[
+        str | None,
+        typer.Option("--as", metavar="APP/USER/SESSION", help="Where it goes; default: where it came from."),
+    ] = None,
+    data: DataOption = DEFAULT_DATA,
+) -> None:
+    """Make an exported session again: the same log, state and artifacts."""
+    asyncio.run(_import(find_settings(data), file, session_key(under) if under else None))
 
 
 def _apps(settings: Settings) -> list[str]:
@@ -166,6 +194,21 @@ async def _end(settings: Settings, key: SessionKey, *, json: bool) -> None:
     print(f"{key} is ended. Its final state:")
     for line in render.state_lines(session.state):
         print(f"  {line}")
+
+
+async def _export(settings: Settings, key: SessionKey, output: Path | None) -> None:
+    async with open_store(settings) as store:
+        await store.get(key, max_events=0)  # no file where there is no session
+        with output.open("w", encoding="utf-8") if output else nullcontext(sys.stdout) as file:
+            async for line in store.export(key):
+                file.write(line + "\n")
+
+
+async def _import(settings: Settings, path: Path, key: SessionKey | None) -> None:
+    async with open_store(settings) as store:
+        with path.open(encoding="utf-8") as file:
+            session = await store.import_session(file, key=key)
+    print(f"{session.key} has {session.head} events and is at version {session.version}.")
 
 
 def _summary(session: Session) -> dict[str, Any]:

@@ -73,8 +73,12 @@ async def append(
     return taken
 
 
-async def append_event(conn: AsyncConnection, row: LockedSession, event: Event) -> Event | None:
+async def append_event(
+    conn: AsyncConnection, row: LockedSession, event: Event, *, shared: bool = True
+) -> Event | None:
     """Append a prepared event with all its effects; the caller saves the row.
+
+    With ``shared`` False the caller writes the delta's ``app:`` and ``user:`` keys, too.
 
     Returns:
         The event as stored, or None, with nothing written, if its id is in the log already.
@@ -82,7 +86,7 @@ async def append_event(conn: AsyncConnection, row: LockedSession, event: Event) 
     Raises:
         ArtifactNotFound: it names an artifact version that was not staged for it.
     """
-    return await _write(conn, row, event, await _admit(conn, row, event, {}), {})
+    return await _write(conn, row, event, await _admit(conn, row, event, {}), {}, shared=shared)
 
 
 async def insert_event(conn: AsyncConnection, row: LockedSession, event: Event) -> Event | None:
@@ -124,13 +128,16 @@ async def _write(
     event: Event,
     before: Mapping[str, Json],
     expect: Mapping[str, Json],
+    *,
+    shared: bool = True,
 ) -> Event | None:
     undo = state.undo(event.state_delta, before)
     stored = await insert_event(conn, row, replace(event, state_undo=undo))
     if stored is None:
         return None
     if stored.state_delta:
-        await state.write_shared(conn, row.key, stored.state_delta, expect)
+        if shared:
+            await state.write_shared(conn, row.key, stored.state_delta, expect)
         await state.write_own(conn, row.key, stored.state_delta)
     if stored.artifact_delta:
         await artifacts.commit(conn, row.key, stored)

@@ -6,7 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from perdure.errors import ArtifactNotFound, InvalidContent
 from perdure.types import ArtifactVersion, SessionKey
-from storage import artifacts
+from storage import artifacts, garbage, past, projection
 from storage.names import check_name
 from storage.records import MAX_ID_BYTES, artifact_of
 from storage.session_row import must_find, must_lock
@@ -50,6 +50,9 @@ class ArtifactStore(Store):
 
         async def work(conn: AsyncConnection) -> int:
             await must_lock(conn, key)
+            # From here on no cleaner can take it; if one just did, it is written again.
+            await garbage.protect(conn, key)
+            await self._blobs.write(key, bytes(data))
             return await artifacts.stage(
                 conn,
                 key,
@@ -64,7 +67,13 @@ class ArtifactStore(Store):
         return await self._write(key, work)
 
     async def load_artifact(
-        self, key: SessionKey, name: str, *, version: int | None = None, event_id: str | None = None
+        self,
+        key: SessionKey,
+        name: str,
+        *,
+        version: int | None = None,
+        event_id: str | None = None,
+        before: str | None = None,
     ) -> tuple[ArtifactVersion, bytes]:
         """A live version of an artifact, and its bytes.
 
@@ -73,30 +82,36 @@ class ArtifactStore(Store):
             name: the artifact.
             version: None means the newest live one.
             event_id: also versions that are staged for this event.
+            before: as the session was just before this live invocation.
 
         Raises:
             ArtifactNotFound: there is no such version, or it was rewound.
             SessionNotFound, InvalidName: there is no such session, or can be no such name.
+            InvocationNotFound, InvocationRewound: there is no invocation ``before``, or it is not live.
         """
-        found = await self._seen(key, name, event_id)
+        found = await self._seen(key, name, event_id, before)
         match = next((row for row in found if version is None or row.version == version), None)
         if match is None:
             wanted = f"artifact {name!r}" if version is None else f"version {version} of artifact {name!r}"
             raise ArtifactNotFound(f"{wanted} of {key} was never saved, or was rewound; list the artifacts")
         return match, await self._blobs.read(match.blob)
 
-    async def list_artifacts(self, key: SessionKey, *, event_id: str | None = None) -> list[ArtifactVersion]:
+    async def list_artifacts(
+        self, key: SessionKey, *, event_id: str | None = None, before: str | None = None
+    ) -> list[ArtifactVersion]:
         """The newest live version of each artifact a session sees, by name; the user's included.
 
         Args:
             key: the session.
             event_id: also versions that are staged for this event.
+            before: as the session was just before this live invocation; the user's are as they are now.
 
         Raises:
             SessionNotFound: there is no such session.
+            InvocationNotFound, InvocationRewound: there is no invocation ``before``, or it is not live.
         """
         newest: dict[str, ArtifactVersion] = {}
-        for found in await self._seen(key, None, event_id):
+        for found in await self._seen(key, None, event_id, before):
             newest.setdefault(found.name, found)
         return sorted(newest.values(), key=lambda artifact: artifact.name)
 
@@ -108,13 +123,21 @@ class ArtifactStore(Store):
         """
         return (await self._seen(key, name, None))[::-1]
 
-    async def _seen(self, key: SessionKey, name: str | None, event_id: str | None) -> list[ArtifactVersion]:
+    async def _seen(
+        self, key: SessionKey, name: str | None, event_id: str | None, before: str | None = None
+    ) -> list[ArtifactVersion]:
         if name is not None:
             check_name(name)
+        if before is not None:
+            check_id(before, "the invocation id", max_bytes=MAX_ID_BYTES)
 
         async def work(conn: AsyncConnection) -> list[ArtifactVersion]:
             row = await must_find(conn, key)
-            rows = await artifacts.visible(conn, key, row.projection, name=name, event_id=event_id)
+            ranges = row.projection
+            if before is not None:
+                point = await past.before(conn, key, ranges, before)
+                ranges = projection.cut(point.projection, point.seq)
+            rows = await artifacts.visible(conn, key, ranges, name=name, event_id=event_id)
             return [artifact_of(found) for found in rows]
 
         return await self._read(key, work)

@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
@@ -21,16 +23,35 @@ from fsspec.implementations.local import LocalFileSystem
 from perdure.errors import ArtifactNotFound, InvalidOption
 from perdure.types import SessionKey
 
-__all__ = ["BlobStore", "blob_key"]
+__all__ = ["BlobStore", "blob_key", "is_draft", "owner_of", "prefix_of"]
 
 MAX_SEGMENT = 200
 """Characters of an escaped owner; filesystems take 255."""
+
+_BLOB = re.compile(r"[^/]+/[^/]+/([0-9a-f]{2})/(?:\1[0-9a-f]{62}|\.\1[0-9a-f]{62}\.[0-9a-f]{32})")
+"""A key, or the draft of one that a crash left behind. Nothing else in the folder is ours."""
 
 
 def blob_key(key: SessionKey, data: bytes) -> str:
     """Where these bytes of this user's belong, relative to the store's root."""
     digest = hashlib.sha256(data).hexdigest()
-    return "/".join((_segment(key.app), _segment(key.user_id), digest[:2], digest))
+    return "/".join((prefix_of(key), digest[:2], digest))
+
+
+def prefix_of(key: SessionKey) -> str:
+    """What the keys of all blobs of this user begin with."""
+    return f"{_segment(key.app)}/{_segment(key.user_id)}"
+
+
+def owner_of(prefix: str) -> tuple[str, str] | None:
+    """The app and the user behind a prefix; None where a name was too long to be spelled out."""
+    app, _, user_id = prefix.partition("/")
+    return None if "~" in prefix else (unquote(app), unquote(user_id))
+
+
+def is_draft(key: str) -> bool:
+    """Whether it is a blob that was never finished, or not yet."""
+    return key.rpartition("/")[2].startswith(".")
 
 
 class BlobStore:
@@ -77,6 +98,51 @@ class BlobStore:
                 f"blob {key} is listed in the database but gone from the artifacts folder; restore it"
             ) from error
         return data
+
+    async def prefixes(self) -> list[str]:
+        """What the keys there are begin with: one prefix a user of an app."""
+        return await asyncio.to_thread(self._prefixes)
+
+    async def keys(self, prefix: str) -> list[str]:
+        """Every key of a user's, and the drafts of blobs that were never finished."""
+        return await asyncio.to_thread(self._keys, prefix)
+
+    async def modified(self, key: str) -> datetime | None:
+        """When a key was written, by the clock of the filesystem; None if it is gone."""
+        try:
+            time: datetime = await asyncio.to_thread(self._fs.modified, self._path(key))
+        except FileNotFoundError:
+            return None
+        return time if time.utcoffset() is not None else time.replace(tzinfo=UTC)
+
+    async def remove(self, key: str) -> bool:
+        """Take a key away.
+
+        Returns:
+            Whether it was there.
+        """
+        try:
+            await asyncio.to_thread(self._fs.rm_file, self._path(key))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _prefixes(self) -> list[str]:
+        apps = self._folders(self._root)
+        return [f"{app}/{user}" for app in apps for user in self._folders(self._path(app))]
+
+    def _folders(self, path: str) -> list[str]:
+        try:
+            found = self._fs.ls(path, detail=True)
+        except FileNotFoundError:
+            return []
+        names = (entry["name"].rstrip("/") for entry in found if entry["type"] == "directory")
+        return sorted(name.rpartition("/")[2] for name in names)
+
+    def _keys(self, prefix: str) -> list[str]:
+        paths = self._fs.find(self._path(prefix))
+        keys = ("/".join([prefix, *path.split("/")[-2:]]) for path in paths)
+        return sorted(key for key in keys if _BLOB.fullmatch(key))
 
     def _write(self, key: SessionKey, data: bytes) -> str:
         name = blob_key(key, data)

@@ -17,7 +17,7 @@ from storage.schema import artifacts, epoch_floor, events, sessions
 from storage.schema import state as state_table
 from storage.session_row import LockedSession, insert, lock, must_lock, now
 
-__all__ = ["create", "delete", "end", "update", "update_event"]
+__all__ = ["apply_update", "create", "delete", "end", "update", "update_event"]
 
 
 async def create(
@@ -54,23 +54,42 @@ async def update(
 ) -> Session:
     """See :meth:`storage.sessions.SessionStore.update`; ``event`` carries the change of state."""
     row = await must_lock(conn, key)
-    done = (await log.by_ids(conn, key, [event.id], row.projection)).get(event.id)
+    await apply_update(conn, row, event, metadata, expected_version)
+    return row.session(await state.load(conn, key))
+
+
+async def apply_update(
+    conn: AsyncConnection,
+    row: LockedSession,
+    event: Event,
+    metadata: Mapping[str, Json],
+    expected_version: int | None,
+    *,
+    shared: bool = True,
+) -> bool:
+    """Change a locked session and save it; with ``shared`` False, all but its ``app:`` and ``user:`` keys.
+
+    Returns:
+        Whether it was done now, and not under this request id before.
+    """
+    done = (await log.by_ids(conn, row.key, [event.id], row.projection)).get(event.id)
     if done is not None:
         if not same_event(done, event):
             raise EventConflict(
-                f"request {event.invocation_id} of {key} was another update; give this one an id of its own"
+                f"request {event.invocation_id} of {row.key} was another update; "
+                "give this one an id of its own"
             )
-        return row.session(await state.load(conn, key))
+        return False
     _refuse_other_version(row, expected_version)
     if event.state_delta:
         row.refuse_ended()
-        await append_event(conn, row, event)
+        await append_event(conn, row, event, shared=shared)
     if metadata:
         merged = {**row.metadata, **metadata}
         row.metadata = {name: value for name, value in merged.items() if value is not None}
     if event.state_delta or metadata:
         await row.save(conn)
-    return row.session(await state.load(conn, key))
+    return True
 
 
 async def delete(conn: AsyncConnection, key: SessionKey) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["Projection", "Span", "clip", "contains", "cut", "fresh", "last", "next_live", "rewound"]
+__all__ = ["Projection", "Span", "before", "clip", "contains", "cut", "fresh", "last", "next_live", "rewound"]
 
 Projection = list[list[int | None]]
 Ranges = Sequence[Sequence[int | None]]
@@ -27,6 +27,12 @@ def fresh() -> Projection:
 def cut(ranges: Ranges, at: int) -> Projection:
     """The part before ``at``: what was live just before that seq was appended."""
     return [[start, stop] for start, stop in clip(ranges, 1, at)]
+
+
+def before(ranges: Ranges, at: int) -> Projection:
+    """The projection just before ``at`` was appended: the part before it, open again at its end."""
+    spans = cut(ranges, at)
+    return [*spans[:-1], [spans[-1][0], None]] if spans else [[at, None]]
 
 
 def rewound(ranges: Ranges, target: int, marker: int) -> Projection:

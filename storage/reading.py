@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from perdure.types import Event, Session, SessionKey
-from storage import log, projection, state
+from storage import log, past, projection, state
 from storage.records import Context, session_of
 from storage.session_row import find, must_find
 
 __all__ = ["context", "event", "session", "snapshot", "whole_log"]
 
 
-async def session(conn: AsyncConnection, key: SessionKey, *, after: int, limit: int | None) -> Session:
+async def session(
+    conn: AsyncConnection, key: SessionKey, *, after: int, limit: int | None, before: str | None = None
+) -> Session:
     """See :meth:`storage.sessions.SessionStore.get`."""
     row = await must_find(conn, key)
-    spans = projection.clip(row.projection, after + 1, row.head + 1)
+    values = await state.load(conn, key)
+    ranges, head = row.projection, row.head
+    if before is not None:
+        point = await past.before(conn, key, ranges, before)
+        ranges, head = point.projection, point.seq - 1
+        values = state.changed(values, await past.own_state(conn, key, point.seq))
+    spans = projection.clip(ranges, after + 1, head + 1)
     if limit is not None:
         spans = projection.last(spans, limit)
-    return session_of(row, await state.load(conn, key), await log.in_spans(conn, key, spans))
+    found = session_of(row, values, await log.in_spans(conn, key, spans))
+    return found if before is None else replace(found, projection=ranges, head=head)
 
 
 async def snapshot(

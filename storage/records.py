@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from perdure.errors import InvalidContent
+from perdure.errors import InvalidContent, PerdureError
 from perdure.types import ArtifactVersion, Event, JsonObject, Session, SessionKey
 from storage import projection
 from storage.storable import canonical, check_id, check_json
@@ -18,7 +18,9 @@ __all__ = [
     "Context",
     "Rewound",
     "SessionPage",
+    "SessionUpdate",
     "Turn",
+    "UpdateOutcome",
     "artifact_of",
     "check_event",
     "event_of",
@@ -76,6 +78,26 @@ class SessionPage:
 
     sessions: Sequence[Session]
     next_cursor: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SessionUpdate:
+    """One change of a batch; the fields are those of :meth:`SessionStore.update`."""
+
+    key: SessionKey
+    request_id: str
+    state: Mapping[str, Any] | None = None
+    metadata: Mapping[str, Any] | None = None
+    expected_version: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UpdateOutcome:
+    """What became of one change of a batch: the session after it, or why nothing of it was written."""
+
+    key: SessionKey
+    session: Session | None = None
+    error: PerdureError | None = None
 
 
 def owner(key: SessionKey) -> dict[str, str]:

@@ -100,6 +100,13 @@ sessions = Table(
     PrimaryKeyConstraint("app", "user_id", "id", name="sessions_pkey"),
     Index("sessions_by_app", "app", "updated_at", "user_id", "id"),
     Index("sessions_by_user", "app", "user_id", "updated_at", "id"),
+    Index(
+        "sessions_by_metadata",
+        "metadata",
+        postgresql_using="gin",
+        postgresql_ops={"metadata": "jsonb_path_ops"},
+        info={"only": "postgresql"},
+    ).ddl_if(dialect="postgresql"),
 )
 
 state = Table(

@@ -67,6 +67,10 @@ class LockedSession:
         """Write what was changed, as the session's next version."""
         self.version += 1
         self.updated_at = now()
+        await self.write(conn)
+
+    async def write(self, conn: AsyncConnection) -> None:
+        """Write the row as it stands."""
         await conn.execute(_SAVE, {**_name(self.key), **{name: getattr(self, name) for name in _MOVED}})
 
     def session(self, state: Mapping[str, Json]) -> Session:
@@ -132,10 +136,22 @@ async def must_lock(conn: AsyncConnection, key: SessionKey) -> LockedSession:
     return locked
 
 
-async def insert(conn: AsyncConnection, key: SessionKey) -> LockedSession | None:
+async def insert(
+    conn: AsyncConnection,
+    key: SessionKey,
+    *,
+    forked_from: dict[str, Json] | None = None,
+    created_at: datetime | None = None,
+) -> LockedSession | None:
     """Make the session's row, at version 0 until it is saved; None if somebody else has made it."""
     time = now()
-    row = LockedSession(key=key, projection=projection.fresh(), created_at=time, updated_at=time)
+    row = LockedSession(
+        key=key,
+        projection=projection.fresh(),
+        created_at=created_at or time,
+        updated_at=time,
+        forked_from=forked_from,
+    )
     values = {name: getattr(row, name) for name in (*_MOVED, "created_at", "forked_from")}
     named = {"app": key.app, "user_id": key.user_id, "id": key.session_id}
     made = await conn.execute(insert_into(conn, sessions).on_conflict_do_nothing(), {**named, **values})

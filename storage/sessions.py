@@ -18,18 +18,29 @@ from perdure.errors import InvalidOption
 from perdure.types import Event, Json, JsonObject, Session, SessionKey
 from storage import append, lifecycle, listing, reading, rewind, turns
 from storage import state as state_rows
-from storage.artifact_store import ArtifactStore
+from storage.copy_store import CopyStore
+from storage.many_store import ManyStore
 from storage.options import StoreOptions
-from storage.records import MAX_ID_BYTES, Context, Rewound, SessionPage, Turn
+from storage.records import MAX_ID_BYTES, Context, Rewound, SessionPage, SessionUpdate, Turn, UpdateOutcome
+from storage.retention_store import RetentionStore
 from storage.session_row import must_lock
 from storage.storable import check_id, check_json, check_key, check_text
 
-__all__ = ["Context", "Rewound", "SessionPage", "SessionStore", "StoreOptions", "Turn"]
+__all__ = [
+    "Context",
+    "Rewound",
+    "SessionPage",
+    "SessionStore",
+    "SessionUpdate",
+    "StoreOptions",
+    "Turn",
+    "UpdateOutcome",
+]
 
 _log = logging.getLogger("perdure.storage")
 
 
-class SessionStore(ArtifactStore):
+class SessionStore(CopyStore, ManyStore, RetentionStore):
     """Where sessions live. Make one a process with :meth:`open`; it belongs to one event loop."""
 
     # Sessions
@@ -58,22 +69,36 @@ class SessionStore(ArtifactStore):
         return session
 
     async def get(
-        self, key: SessionKey, *, max_events: int | None = None, after: int | None = None
+        self,
+        key: SessionKey,
+        *,
+        max_events: int | None = None,
+        after: int | None = None,
+        before: str | None = None,
     ) -> Session:
-        """A session with its whole state and its live events.
+        """A session with its whole state and its live events, now or as they were.
 
         Args:
             key: the session.
             max_events: only the last so many; 0 for none, None for all.
             after: only events behind this seq.
+            before: events, own state, ``projection`` and ``head`` just before this live invocation,
+                as a rewind would bring them back; nothing is changed. What no rewind touches,
+                ``app:`` and ``user:`` keys, metadata and the rest of the row, is as it is now.
 
         Raises:
             SessionNotFound: there is none.
+            InvocationNotFound: the log has no invocation ``before``.
+            InvocationRewound: it has, but it is not live.
             InvalidOption: a negative number.
         """
         limit = _natural("max_events", max_events)
         start = _natural("after", after) or 0
-        return await self._read(key, lambda conn: reading.session(conn, key, after=start, limit=limit))
+        if before is not None:
+            check_id(before, "the invocation id", max_bytes=MAX_ID_BYTES)
+        return await self._read(
+            key, lambda conn: reading.session(conn, key, after=start, limit=limit, before=before)
+        )
 
     async def snapshot(self, key: SessionKey, event_ids: Sequence[str]) -> tuple[Session, dict[str, Event]]:
         """A session with its state, and the events of these ids that are in its log, as one moment saw them.
@@ -147,14 +172,6 @@ class SessionStore(ArtifactStore):
         session = await self._write(key, lambda conn: lifecycle.end(conn, key))
         _log.info("ended session %s", key)
         return session
-
-    async def delete(self, key: SessionKey) -> None:
-        """Delete a session with its log, its state and its artifacts; no error if there is none.
-
-        What belongs to the user or the app stays: ``user:`` and ``app:`` keys, ``user:`` artifacts.
-        """
-        if await self._write(key, lambda conn: lifecycle.delete(conn, key)):
-            _log.info("deleted session %s", key)
 
     # The log
 

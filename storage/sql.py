@@ -1,14 +1,28 @@
-"""The one place where SQLite and PostgreSQL are spelled differently: ``INSERT … ON CONFLICT``."""
+"""Where SQLite and PostgreSQL are spelled differently: ``INSERT … ON CONFLICT``, and locks by name."""
 
 from __future__ import annotations
 
-from sqlalchemy import Table
+import hashlib
+
+from sqlalchemy import Table, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-__all__ = ["insert_into"]
+__all__ = ["insert_into", "lock_name"]
 
 
 def insert_into(conn: AsyncConnection, table: Table) -> postgresql.Insert | sqlite.Insert:
     """An insert that can say what is to happen on conflict, for the database of ``conn``."""
     return sqlite.insert(table) if conn.dialect.name == "sqlite" else postgresql.insert(table)
+
+
+async def lock_name(conn: AsyncConnection, name: str, *, shared: bool) -> None:
+    """Hold a name until the transaction ends: any number may share it, or one has it alone.
+
+    On SQLite the transaction, being a writer's, is alone already.
+    """
+    if conn.dialect.name == "sqlite":
+        return
+    number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+    lock = func.pg_advisory_xact_lock_shared if shared else func.pg_advisory_xact_lock
+    await conn.execute(select(lock(number)))

@@ -22,14 +22,17 @@ from storage.sql import insert_into
 from storage.storable import canonical, check_id
 
 __all__ = [
+    "changed",
     "check_expected",
     "current",
     "is_shared",
     "load",
+    "load_own",
     "storable_delta",
     "undo",
     "write_own",
     "write_shared",
+    "write_shared_of_many",
 ]
 
 MAX_KEY_BYTES = 1_800
@@ -44,8 +47,9 @@ _OWNED = (
     state.c.user_id == bindparam("user_id"),
     state.c.session_id == bindparam("session_id"),
 )
+_OWN = select(state.c.key, state.c.value).where(*_OWNED)
 _SCOPES = union_all(
-    select(state.c.key, state.c.value).where(*_OWNED),
+    _OWN,
     select(state.c.key, state.c.value).where(*_OWNED[:2], state.c.session_id == ""),
     select(state.c.key, state.c.value).where(_OWNED[0], state.c.user_id == "", state.c.session_id == ""),
 )
@@ -76,6 +80,17 @@ async def load(conn: AsyncConnection, key: SessionKey) -> dict[str, Json]:
     """All of the state that a session sees, in the order of the names."""
     rows = await conn.execute(_SCOPES, owner(key))
     return dict(sorted((row.key, row.value) for row in rows))
+
+
+async def load_own(conn: AsyncConnection, key: SessionKey) -> dict[str, Json]:
+    """The session's own keys, without what it shares with others."""
+    return {row.key: row.value for row in await conn.execute(_OWN, owner(key))}
+
+
+def changed(values: Values, delta: Values) -> dict[str, Json]:
+    """Values after a delta, in the order of the names; None removes a key."""
+    merged = {**values, **delta}
+    return {name: merged[name] for name in sorted(merged) if merged[name] is not None}
 
 
 async def current(conn: AsyncConnection, key: SessionKey, names: Iterable[str]) -> dict[str, Json]:
@@ -126,10 +141,29 @@ async def write_shared(conn: AsyncConnection, key: SessionKey, delta: Values, ex
         row = {**_shared_owner(key, name), "key": name}
         if name in expected:
             await _check_shared(conn, key, row, expected[name], will_set=delta[name] is not None)
-        if delta[name] is None:
-            await conn.execute(_REMOVE, row)
-        else:
-            await conn.execute(_upsert(conn), {**row, "value": delta[name]})
+        await _set(conn, row, delta[name])
+
+
+async def write_shared_of_many(conn: AsyncConnection, deltas: Iterable[tuple[SessionKey, Values]]) -> None:
+    """Apply the ``app:`` and ``user:`` keys of several sessions' deltas, of which a later one wins.
+
+    They are written in the order of their names, too, and only then of their owners: so
+    nobody who holds one of them can wait for another one that is held here.
+    """
+    wanted: dict[tuple[str, str, str], tuple[dict[str, str], Json]] = {}
+    for key, delta in deltas:
+        for name in filter(is_shared, delta):
+            row = {**_shared_owner(key, name), "key": name}
+            wanted[name, row["app"], row["user_id"]] = row, delta[name]
+    for place in sorted(wanted):
+        await _set(conn, *wanted[place])
+
+
+async def _set(conn: AsyncConnection, row: dict[str, str], value: Json) -> None:
+    if value is None:
+        await conn.execute(_REMOVE, row)
+    else:
+        await conn.execute(_upsert(conn), {**row, "value": value})
 
 
 async def _check_shared(

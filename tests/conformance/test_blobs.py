@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import boto3  # type: ignore[import-untyped]  # it ships no types
@@ -14,7 +16,7 @@ from moto.server import ThreadedMotoServer
 
 from perdure.errors import ArtifactNotFound
 from perdure.types import SessionKey
-from storage.blobs import BlobStore, blob_key
+from storage.blobs import BlobStore, blob_key, owner_of
 from storage.sessions import SessionStore
 from tests.conformance.events import event, say
 
@@ -72,6 +74,57 @@ async def test_writers_at_once_agree(blobs: BlobStore, key: SessionKey) -> None:
 async def test_a_blob_that_is_gone_says_so(blobs: BlobStore, key: SessionKey) -> None:
     with pytest.raises(ArtifactNotFound, match="restore it"):
         await blobs.read(blob_key(key, b"never written"))
+
+
+async def test_s56_blobs_are_found_dated_and_removed(blobs: BlobStore, key: SessionKey) -> None:
+    assert await blobs.prefixes() == []
+    assert await blobs.keys("counter/ada") == []
+    others = replace(key, user_id="a/b ~")
+    names = sorted([await blobs.write(key, b"one"), await blobs.write(key, b"two")])
+    other = await blobs.write(others, b"one")
+    assert await blobs.prefixes() == ["counter/a%2Fb%20%7E", "counter/ada"]
+    owners = [owner_of(prefix) for prefix in await blobs.prefixes()]
+    assert owners == [("counter", "a/b ~"), ("counter", "ada")]
+    assert await blobs.keys("counter/ada") == names
+    written = await blobs.modified(names[0])
+    assert written is not None
+    assert abs(datetime.now(UTC) - written) < timedelta(minutes=1)
+    assert await blobs.remove(names[0])
+    assert await blobs.modified(names[0]) is None
+    assert await blobs.keys("counter/ada") == names[1:]
+    assert await blobs.read(other) == b"one"
+
+
+async def test_s56_an_orphan_is_collected_on_every_filesystem(url: str, key: SessionKey) -> None:
+    store = await SessionStore.open("sqlite://", url)
+    await say(store, key, "i1", artifact=("f", b"kept"))
+    await store._blobs.write(key, b"orphan")
+    assert await store.collect_blobs() == 0, "it is young"
+    assert await store.collect_blobs(older_than=timedelta(0)) == 1
+    assert (await store.load_artifact(key, "f"))[1] == b"kept"
+    await store.delete(key)
+    assert blob_key(key, b"kept") not in await store._blobs.keys("counter/ada")
+    await store.close()
+
+
+async def test_s56_a_draft_that_a_crash_left_is_collected_and_what_is_not_ours_is_not(
+    tmp_path: Path, key: SessionKey
+) -> None:
+    store = await SessionStore.open("sqlite://", f"file://{tmp_path}")
+    name = await store._blobs.write(key, b"data")
+    draft = tmp_path / Path(name).parent / f".{Path(name).name}.{'0' * 32}"
+    draft.write_bytes(b"da")
+    being_written = draft.with_name(f".{Path(name).name}.{'1' * 32}")
+    being_written.write_bytes(b"d")
+    os.utime(draft, (0, 0))
+    foreign = [tmp_path / "readme", tmp_path / "counter" / "ada" / "ab" / "notes", tmp_path / "x" / "y" / "z"]
+    for file in foreign:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("not ours")
+    assert await store.collect_blobs(older_than=timedelta(0)) == 2
+    await store.close()
+    left = [*foreign, being_written]
+    assert sorted(files_in(tmp_path)) == sorted(str(file.relative_to(tmp_path)) for file in left)
 
 
 async def test_s56_an_artifact_on_every_filesystem(url: str, key: SessionKey) -> None:

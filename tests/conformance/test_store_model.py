@@ -32,6 +32,7 @@ class Player:
         self.chance = chance
         self.model = Model(START)
         self.moves = 0
+        self.copied = 0
 
     async def play(self) -> None:
         moves: list[tuple[Callable[[], Awaitable[None]], int]] = [
@@ -42,6 +43,7 @@ class Player:
             (self.compact, 2),
             (self.rewind_the_dead, 1),
             (self.interrupted, 1),
+            (self.fork, 1),
         ]
         [move] = self.chance.choices([move for move, _ in moves], [weight for _, weight in moves])
         self.moves += 1
@@ -102,6 +104,21 @@ class Player:
             with pytest.raises(InvocationRewound):
                 await self.rewind_before(self.chance.choice(dead))
 
+    async def fork(self) -> None:
+        """Fork at some point, and go on in the fork; its source must be as it was."""
+        live = [None, *dict.fromkeys(item.invocation_id for item in self.model.now.events)]
+        before = self.chance.choice(live)
+        fork = replace(self.key, session_id=f"fork{self.moves}")
+        made = await self.store.fork(self.key, fork, before=before)
+        await self.compare()
+        if before is not None:
+            past = await self.store.get(self.key, before=before)
+            assert past.state == made.state
+            then = self.model.before(before).events
+            assert list(past.events) == [replace(item, live=True) for item in then]
+        self.key, self.model = fork, self.model.fork(before)
+        self.copied = made.head
+
     async def update(self) -> None:
         request = f"u{self.moves}"
         await self.store.update(
@@ -158,8 +175,8 @@ async def test_s37_random_sessions_agree_with_the_model(
     player = Player(store, key, random.Random(seed))
     for _ in range(STEPS):
         await player.play()
-    session = await store.get(key)
-    assert session.version == 1 + count_of_commits(player.model.log)
+    session = await store.get(player.key)
+    assert session.version == 1 + count_of_commits(player.model.log[player.copied :])
 
 
 def count_of_commits(log: list[Event]) -> int:

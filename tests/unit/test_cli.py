@@ -104,6 +104,24 @@ class TestSessions:
         assert said.code == 0
         assert said.out.splitlines()[1].split()[:2] == [ID, "12"]
 
+    def test_an_export_imports_as_the_same_session(self, perdure: Run, data: Path, tmp_path: Path) -> None:
+        printed = perdure("sessions", "export", ID)
+        assert printed.code == 0
+        file = tmp_path / "session.jsonl"
+        assert perdure("sessions", "export", ID, "--output", str(file)).out == ""
+        assert file.read_text(encoding="utf-8") == printed.out
+        assert_failed(perdure("sessions", "import", str(file)), "SessionExists", ID)
+        said = perdure("sessions", "import", str(file), "--as", "counter/ada/copy")
+        assert said.out == "counter/ada/copy has 12 events and is at version 13.\n"
+        copied = perdure("sessions", "export", "counter/ada/copy").out.splitlines()
+        assert copied[1:] == printed.out.splitlines()[1:]
+
+    def test_an_export_of_no_session_leaves_no_file(self, perdure: Run, data: Path, tmp_path: Path) -> None:
+        file = tmp_path / "session.jsonl"
+        said = perdure("sessions", "export", "counter/ada/3", "-o", str(file))
+        assert_failed(said, "SessionNotFound", "counter/ada/3")
+        assert not file.exists()
+
     def test_list_of_one_app_and_user_as_json(self, perdure: Run, data: Path) -> None:
         found = json.loads(perdure("sessions", "list", "counter", "--user", "ada", "--json").out)
         assert [session["session"] for session in found["sessions"]] == [ID]

@@ -1,0 +1,123 @@
+"""Retention from outside: the Temporal Schedule that runs it, and a run at once."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleAlreadyRunningError,
+    ScheduleHandle,
+    ScheduleIntervalSpec,
+    ScheduleOverlapPolicy,
+    SchedulePolicy,
+    ScheduleSpec,
+    ScheduleUpdate,
+    ScheduleUpdateInput,
+)
+from temporalio.service import RPCError, RPCStatusCode
+
+from activities.retention_tasks import Retained, RetentionTask
+from workflows.retention import Retention
+
+__all__ = ["Plan", "plan", "run_now", "schedule", "schedule_id", "unschedule"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What the schedule says."""
+
+    days: float
+    every: timedelta
+    paused: bool
+    next_runs: Sequence[datetime]
+    """The next few times."""
+    runs: int
+    """How often it has run."""
+
+
+def schedule_id(task_queue: str) -> str:
+    """The schedule of the workers on this queue; its runs' ids begin with it."""
+    return f"perdure-retention-{task_queue}"
+
+
+async def schedule(client: Client, task_queue: str, *, days: float, every: timedelta) -> None:
+    """Have retention run on a schedule, from now on or otherwise than until now.
+
+    Args:
+        client: from :func:`gateway.runner.connect`.
+        task_queue: the queue that the workers poll.
+        days: a session expires so long after its last change.
+        every: the time between two runs; one that still runs is not joined by another.
+    """
+    wanted = Schedule(
+        action=ScheduleActionStartWorkflow(
+            Retention.run, RetentionTask(days=days), id=schedule_id(task_queue), task_queue=task_queue
+        ),
+        spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=every)]),
+        policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP),
+    )
+    try:
+        await client.create_schedule(schedule_id(task_queue), wanted)
+    except ScheduleAlreadyRunningError:
+        await _handle(client, task_queue).update(lambda found: _changed(found, wanted))
+
+
+async def plan(client: Client, task_queue: str) -> Plan | None:
+    """What the schedule says; None if there is none."""
+    try:
+        found = await _handle(client, task_queue).describe()
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            return None
+        raise
+    action = found.schedule.action
+    assert isinstance(action, ScheduleActionStartWorkflow), "our schedule starts a workflow"
+    [task] = await client.data_converter.decode(action.args, [RetentionTask])
+    return Plan(
+        days=task.days,
+        every=found.schedule.spec.intervals[0].every,
+        paused=found.schedule.state.paused,
+        next_runs=found.info.next_action_times,
+        runs=found.info.num_actions,
+    )
+
+
+async def unschedule(client: Client, task_queue: str) -> bool:
+    """Remove the schedule.
+
+    Returns:
+        Whether there was one.
+    """
+    try:
+        await _handle(client, task_queue).delete()
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            return False
+        raise
+    return True
+
+
+async def run_now(client: Client, task_queue: str, *, days: float) -> Retained:
+    """Run retention once, now, and wait for it."""
+    return await client.execute_workflow(
+        Retention.run,
+        RetentionTask(days=days),
+        id=f"{schedule_id(task_queue)}-{uuid.uuid4().hex}",
+        task_queue=task_queue,
+    )
+
+
+def _handle(client: Client, task_queue: str) -> ScheduleHandle:
+    return client.get_schedule_handle(schedule_id(task_queue))
+
+
+def _changed(found: ScheduleUpdateInput, wanted: Schedule) -> ScheduleUpdate:
+    """As wanted; what somebody paused stays paused."""
+    wanted.state = found.description.schedule.state
+    return ScheduleUpdate(schedule=wanted)

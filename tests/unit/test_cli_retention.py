@@ -1,0 +1,87 @@
+"""`perdure retention`, without a Temporal: the dry run needs none, and the rest says that it does."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from cli import main
+from embedded import devfile
+from perdure.types import SessionKey
+from storage.schema import sessions
+from storage.sessions import SessionStore
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def perdure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command, in an empty folder and with no settings; its exit code, output and complaints."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("PERDURE_LOG_LEVEL", "PERDURE_DATA", "PERDURE_DATABASE_URL", "PERDURE_TEMPORAL_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["perdure", *arguments])
+        code = main.run()
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+async def data(tmp_path: Path) -> None:
+    """A folder as `perdure dev` leaves it, with an old session and a new one; Temporal is away."""
+    folder = tmp_path / ".perdure"
+    folder.mkdir()
+    urls = {
+        "database_url": f"sqlite:///{folder / 'perdure.db'}",
+        "artifacts_url": f"file://{folder / 'artifacts'}",
+    }
+    # Nothing listens on port 1.
+    devfile.write(folder, devfile.DevFile(settings={**urls, "temporal_address": "127.0.0.1:1"}))
+    store = await SessionStore.open(urls["database_url"], urls["artifacts_url"], migrate=True)
+    for name in ("old", "new"):
+        await store.create(SessionKey(app="counter", user_id="ada", session_id=name))
+
+    async def age(conn: AsyncConnection) -> None:
+        then = datetime.now(UTC) - timedelta(days=31)
+        await conn.execute(update(sessions).where(sessions.c.id == "old").values(updated_at=then))
+
+    await store._db.write(age)
+    await store.close()
+
+
+def test_s50_a_dry_run_prints_what_would_go_and_deletes_nothing(perdure: Run, data: None) -> None:
+    for _ in range(2):
+        code, out, _ = perdure("retention", "run", "--days", "30", "--dry-run")
+        assert code == 0
+        assert out.splitlines()[0] == "counter/ada/old"
+        assert out.splitlines()[1].endswith(": 1 would go")
+        assert "new" not in out
+    assert perdure("retention", "run", "--days", "40", "--dry-run")[1].splitlines()[0].endswith("0 would go")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["set", "--days", "30", "--every", "6"], ["show"], ["off"], ["run"], ["run", "--dry-run"]],
+    ids=" ".join,
+)
+def test_without_temporal_it_says_so(perdure: Run, data: None, arguments: list[str]) -> None:
+    code, out, complaint = perdure("retention", *arguments)
+    assert (code, out) == (1, "")
+    assert complaint.startswith("perdure: NotReachable: Temporal does not answer at 127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["set"], ["set", "--days", "0"], ["set", "--days", "1", "--every", "0"]], ids=" ".join
+)
+def test_days_and_hours_are_one_or_more(perdure: Run, arguments: list[str]) -> None:
+    assert perdure("retention", *arguments)[0] == 2
