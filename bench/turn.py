@@ -38,7 +38,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowHandle
 
 from bench.floor import Floor
 from bench.history import Gauge, Reading, explain
@@ -174,7 +174,7 @@ async def _stage(folder: Path, database: str) -> AsyncIterator[tuple[Client, Seq
 
 async def _kinds(client: Client, runner: Runner) -> Sequence[Kind]:
     await client.start_workflow(Floor.run, id="floor", task_queue="floor")
-    floor = client.get_workflow_handle_for(Floor.run, "floor")
+    floor: WorkflowHandle[Floor, None] = client.get_workflow_handle("floor")
 
     def kind(name: str, app: str, message: str, expected: str) -> Kind:
         key = SessionKey(app=app, user_id="bench", session_id="one")
