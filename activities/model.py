@@ -70,7 +70,7 @@ class ModelActivities:
                 turn = await self._store.begin_turn(key, user_event(task), epoch=epoch, reopen=task.reopen)
                 if turn.done is not None:
                     done = _outcome(turn.epoch, agent, turn.done, inline=task.inline)
-                    return ModelOutcome(**done.model_dump(exclude_unset=True), repeated=True)
+                    return done.model_copy(update={"repeated": True})
                 epoch = turn.epoch
             if epoch is None:
                 raise StaleEpoch(f"step {task.step} of {task.invocation_id} in {key} came without an epoch")
@@ -87,7 +87,7 @@ class ModelActivities:
             more: JsonObject = {"model": agent.model} if task.step == 1 else {}
             if not outcome.calls and compaction_due(agent, context):
                 more["compact"] = True
-            return ModelOutcome(**outcome.model_dump(exclude_unset=True), **more)
+            return outcome.model_copy(update=more)
 
     async def _step(
         self, key: SessionKey, agent: Agent, task: ModelTask, epoch: int, context: Context, attempts: Attempts

@@ -118,16 +118,14 @@ class Runner:
                 the message was refused, and nothing was written.
         """
         message = _message(text, content, message_id or new_id(), reopen)
-        message.check()
         reply = await self._send(key, "ask", message, Reply)
-        event = (
-            next(iter(await self.store.log(key, after=reply.seq - 1, limit=1)), None) if reply.seq else None
-        )
+        answered = reply.status == "answered"
+        found = await self.store.log(key, after=reply.seq - 1, limit=1) if answered else []
         return Answer(
             invocation_id=reply.invocation_id,
             status=reply.status,
             seq=reply.seq,
-            text=event.text if event and reply.status == "answered" else "",
+            text=found[0].text if found else "",
             failure=reply.failure,
         )
 
@@ -150,7 +148,6 @@ class Runner:
         """
         invocation_id = message_id or new_id()
         message = _message(text, content, invocation_id, reopen)
-        message.check()
         await self.client.start_workflow(
             AgentSession.run,
             id=_workflow_id(key),
@@ -270,7 +267,9 @@ def _workflow_id(key: SessionKey) -> str:
 def _message(text: str | None, content: JsonObject | None, message_id: str, reopen: bool) -> Message:
     fields: JsonObject = {"text": text, "content": content, "reopen": reopen or None}
     given = {name: value for name, value in fields.items() if value is not None}
-    return Message(message_id=message_id, **given)
+    message = Message(message_id=message_id, **given)
+    message.check()
+    return message
 
 
 def _attributes(key: SessionKey) -> TypedSearchAttributes:

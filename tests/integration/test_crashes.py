@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from temporalio.service import RPCError
 from activities.protocol import data_converter
 from embedded.postgres import PostgresServer
 from embedded.temporal import TemporalServer
+from gateway.runner import Answer
 from perdure.crashpoints import POINTS
 from perdure.errors import SessionEnded
 from perdure.testing import StandIn
@@ -242,6 +244,20 @@ async def open_stage(address: str, database_url: str, gemini: StandIn, folder: P
     )
 
 
+@asynccontextmanager
+async def held_turn(
+    address: str, database_url: str, gemini: StandIn, folder: Path
+) -> AsyncIterator[tuple[Stage, Scene, asyncio.Task[Answer]]]:
+    """A scene on a stage of its own, with a turn whose model call hangs until it is released."""
+    stage = await open_stage(address, database_url, gemini, folder)
+    async with Scene(stage) as scene:
+        gemini.hang(contains=scene.mark)
+        turn = scene.say("work", "m1")
+        await scene.model_is_asked(1)
+        yield stage, scene, turn
+    await stage.store.close()
+
+
 @pytest_asyncio.fixture(scope="module")
 async def played(
     request: pytest.FixtureRequest,
@@ -288,11 +304,8 @@ def asked_for(items: list[pytest.Item]) -> Iterator[tuple[str, Case]]:
 @pytest.mark.usefixtures("played")
 async def test_s59_temporal_dies_during_a_turn(gemini: StandIn, tmp_path: Path) -> None:
     async with TemporalServer(tmp_path / "temporal") as temporal:
-        stage = await open_stage(temporal.address, f"sqlite:///{tmp_path / 'perdure.db'}", gemini, tmp_path)
-        async with Scene(stage) as scene:
-            gemini.hang(contains=scene.mark)
-            turn = scene.say("work", "m1")
-            await scene.model_is_asked(1)
+        url = f"sqlite:///{tmp_path / 'perdure.db'}"
+        async with held_turn(temporal.address, url, gemini, tmp_path) as (_, scene, turn):
             await temporal.kill()
             gemini.release()
             await scene.model_has_answered(1)
@@ -303,49 +316,42 @@ async def test_s59_temporal_dies_during_a_turn(gemini: StandIn, tmp_path: Path) 
             assert isinstance(answers[0], RPCError) or answers[0] == answers[1]
             await turn_is_exact(scene, models=2, tries=1)
             assert scene.worker.running, "a worker outlives the server it polls"
-        await stage.store.close()
 
 
 @pytest.mark.usefixtures("played")
 async def test_s59_postgres_dies_during_a_model_call(
     temporal: TemporalServer, gemini: StandIn, tmp_path: Path
 ) -> None:
-    async with PostgresServer(fsync=False) as postgres:
-        stage = await open_stage(temporal.address, postgres.url, gemini, tmp_path)
-        async with Scene(stage) as scene:
-            gemini.hang(contains=scene.mark)
-            turn = scene.say("work", "m1")
-            await scene.model_is_asked(1)
-            await postgres.kill()
-            await postgres.start()
-            gemini.release()
-            assert (await turn).status == "answered"
-            await turn_is_exact(scene, models=2, tries=1)
-        await stage.store.close()
+    async with (
+        PostgresServer(fsync=False) as postgres,
+        held_turn(temporal.address, postgres.url, gemini, tmp_path) as (_, scene, turn),
+    ):
+        await postgres.kill()
+        await postgres.start()
+        gemini.release()
+        assert (await turn).status == "answered"
+        await turn_is_exact(scene, models=2, tries=1)
 
 
 @pytest.mark.usefixtures("played")
 async def test_s59_postgres_dies_in_the_middle_of_a_commit(
     temporal: TemporalServer, gemini: StandIn, tmp_path: Path
 ) -> None:
-    async with PostgresServer(fsync=False) as postgres:
-        stage = await open_stage(temporal.address, postgres.url, gemini, tmp_path)
-        async with Scene(stage) as scene:
-            gemini.hang(contains=scene.mark)
-            turn = scene.say("work", "m1")
-            await scene.model_is_asked(1)
-            keeper = await asyncpg.connect(postgres.url)
-            await keeper.execute("BEGIN; LOCK TABLE events IN EXCLUSIVE MODE")
-            gemini.release()
-            await scene.waits_for_a_lock(postgres.url)
-            await postgres.kill()
-            await postgres.start()
-            assert (await turn).status == "answered"
-            await turn_is_exact(scene, models=3, tries=1)
-            history = await stage.client.get_workflow_handle(scene.key.workflow_id).fetch_history()
-            seen = b"".join(event.SerializeToString() for event in history.events)
-            assert b"functionCall" not in seen, "what could not be written stays out of the error"
-        await stage.store.close()
+    async with (
+        PostgresServer(fsync=False) as postgres,
+        held_turn(temporal.address, postgres.url, gemini, tmp_path) as (stage, scene, turn),
+    ):
+        keeper = await asyncpg.connect(postgres.url)
+        await keeper.execute("BEGIN; LOCK TABLE events IN EXCLUSIVE MODE")
+        gemini.release()
+        await scene.waits_for_a_lock(postgres.url)
+        await postgres.kill()
+        await postgres.start()
+        assert (await turn).status == "answered"
+        await turn_is_exact(scene, models=3, tries=1)
+        history = await stage.client.get_workflow_handle(scene.key.workflow_id).fetch_history()
+        seen = b"".join(event.SerializeToString() for event in history.events)
+        assert b"functionCall" not in seen, "what could not be written stays out of the error"
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,42 +10,16 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cli import cluster, conversation, main, render
+from cli import cluster, conversation, render
 from cli.common import session_key, without_password
 from embedded import devfile
 from perdure.errors import InvalidOption
 from perdure.settings import Settings
 from perdure.types import Event, JsonObject, SessionKey
-from storage.sessions import SessionStore
+from tests.unit.command import Run, Said, dev_folder
 
 KEY = SessionKey(app="counter", user_id="ada", session_id="one/two")
 ID = "counter/ada/one%2Ftwo"
-
-
-@dataclass
-class Said:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Said]
-
-
-@pytest.fixture
-def perdure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command, in an empty folder and with no settings."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("PERDURE_LOG_LEVEL", "PERDURE_DATA", "PERDURE_AGENTS", "PERDURE_DATABASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-
-    def run(*arguments: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["perdure", *arguments])
-        code = main.run()
-        said = capsys.readouterr()
-        return Said(code, said.out, said.err)
-
-    return run
 
 
 @pytest.fixture
@@ -56,14 +27,7 @@ async def data(tmp_path: Path) -> Path:
     """A folder as `perdure dev` leaves it, with one session: two turns, the second one rewound."""
     folder = tmp_path / ".perdure"
     folder.mkdir()
-    urls = {
-        "database_url": f"sqlite:///{folder / 'perdure.db'}",
-        "artifacts_url": f"file://{folder / 'artifacts'}",
-    }
-    # Nothing listens on port 1: Temporal is away.
-    settings = {**urls, "temporal_address": "127.0.0.1:1", "agents": ["examples.counter"]}
-    devfile.write(folder, devfile.DevFile(settings=settings))
-    store = await SessionStore.open(urls["database_url"], urls["artifacts_url"], migrate=True)
+    store = await dev_folder(folder)
     await store.create(KEY)
     for number in (1, 2):
         await store.append(KEY, event(number, "user", "user", {"text": f"Add {number}"}))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,29 +9,9 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cli import main
-from embedded import devfile
 from perdure.types import SessionKey
 from storage.schema import sessions
-from storage.sessions import SessionStore
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def perdure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command, in an empty folder and with no settings; its exit code, output and complaints."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("PERDURE_LOG_LEVEL", "PERDURE_DATA", "PERDURE_DATABASE_URL", "PERDURE_TEMPORAL_ADDRESS"):
-        monkeypatch.delenv(name, raising=False)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["perdure", *arguments])
-        code = main.run()
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
+from tests.unit.command import Run, dev_folder
 
 
 @pytest.fixture
@@ -41,13 +19,7 @@ async def data(tmp_path: Path) -> None:
     """A folder as `perdure dev` leaves it, with an old session and a new one; Temporal is away."""
     folder = tmp_path / ".perdure"
     folder.mkdir()
-    urls = {
-        "database_url": f"sqlite:///{folder / 'perdure.db'}",
-        "artifacts_url": f"file://{folder / 'artifacts'}",
-    }
-    # Nothing listens on port 1.
-    devfile.write(folder, devfile.DevFile(settings={**urls, "temporal_address": "127.0.0.1:1"}))
-    store = await SessionStore.open(urls["database_url"], urls["artifacts_url"], migrate=True)
+    store = await dev_folder(folder)
     for name in ("old", "new"):
         await store.create(SessionKey(app="counter", user_id="ada", session_id=name))
 
