@@ -1,8 +1,14 @@
 # make demo [KEEP=1]            play the story; with KEEP it stays, with the Temporal UI
-# make test                     everything that has to pass: lint, types, layers, all suites
+# make test [JOBS=2]            everything that has to pass: lint, types, layers, all suites
 # make lint                     the same without the suites
 # make bench-turn [JSON=FILE]   what a turn costs
+# make bench-idle [SESSIONS=N] [JSON=FILE]  what 10,000 open sessions cost that do nothing
+# make bench-context [JSON=FILE]  what a prompt costs as its session grows
+# make bench-store [JSON=FILE]  what the session store costs, beside the floor and google-adk
+# make soak [MINUTES=30] [SEED=N] [DATABASE=postgres|sqlite]  random sessions under random faults, then a checker
+# make soak-store [STEPS=N]     random sessions against a naive model of the store, a million steps
 # make constraints              renew constraints.txt from the newest releases that are allowed
+# make crash-matrix            kill a worker at every crash point, every time it is passed, on both databases
 # make clean                    remove what was built and installed
 #
 # All it takes is make and a Python of 3.11 or newer; the first run installs into .venv.
@@ -12,7 +18,7 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 PIP   := -m pip -qq --disable-pip-version-check
 
-.PHONY: demo test lint bench-turn constraints clean
+.PHONY: demo test lint crash-matrix bench-idle bench-context bench-turn bench-store soak soak-store constraints clean
 .DEFAULT_GOAL := demo
 
 # $(call step,NAME,COMMAND): run it, say how long it took.
@@ -26,7 +32,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/perdure demo $(if $(KEEP),--keep)
 
 test: lint
-	$(call step,pytest,$(BIN)/python -m pytest --durations=10)
+	$(call step,pytest,$(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadfile --durations=10)
 
 lint: $(VENV)/.installed-test
 	$(call step,ruff check,$(BIN)/ruff check --quiet .)
@@ -34,8 +40,26 @@ lint: $(VENV)/.installed-test
 	$(call step,mypy,$(BIN)/mypy)
 	$(call step,import-linter,$(BIN)/lint-imports)
 
+bench-context: $(VENV)/.installed
+	@$(BIN)/python -m bench.context $(if $(JSON),--json '$(JSON)')
+
 bench-turn: $(VENV)/.installed
 	@$(BIN)/python -m bench.turn $(if $(JSON),--json '$(JSON)')
+
+bench-idle: $(VENV)/.installed
+	@$(BIN)/python -m bench.idle --sessions $(or $(SESSIONS),10000) $(if $(JSON),--json '$(JSON)')
+
+bench-store: $(VENV)/.installed-test
+	@$(BIN)/python -m bench.store $(if $(JSON),--json '$(JSON)')
+
+soak: $(VENV)/.installed-test
+	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED)) $(if $(DATABASE),--database $(DATABASE))
+
+crash-matrix: $(VENV)/.installed-test
+	$(call step,pytest,CRASH_MATRIX=whole $(BIN)/python -m pytest tests/integration/test_crash_matrix.py)
+
+soak-store: $(VENV)/.installed-test
+	@$(BIN)/python -m tests.conformance.soak --steps $(or $(STEPS),1000000) $(if $(SEED),--seed $(SEED)) $(if $(STORE),--store $(STORE))
 
 clean:
 	rm -rf $(VENV) $(VENV)-constraints $(VENV)-adk dist build .perdure

@@ -5,6 +5,7 @@
     │   ├── SessionNotFound        no such session for this app and user
     │   ├── InvocationNotFound     the session never had that invocation
     │   ├── ArtifactNotFound       no live version of that name
+    │   ├── ArtifactDamaged        its bytes are not those that were saved
     │   └── UnknownAgent           no worker here serves that app
     ├── Conflict
     │   ├── SessionExists          create() of an id that is taken
@@ -21,11 +22,25 @@
     │   ├── InvalidArguments       a tool's arguments do not fit its signature
     │   ├── InvalidAgent           an agent or tool is declared wrongly
     │   ├── InvalidInstruction     an instruction names a state key that is not set
-    │   └── InvalidOption          a setting that does not exist or makes no sense
+    │   ├── InvalidOption          a setting that does not exist or makes no sense
+    │   ├── InvalidRequest         an HTTP request that the gateway cannot read
+    │   └── TooLarge               an HTTP request with a larger body than the gateway takes
+    ├── Denied
+    │   ├── Unauthenticated        no token, or one that is unknown, expired or revoked
+    │   └── Forbidden              the token does not reach that app or user
+    ├── RateLimited                the token asks too often; ask again later
+    ├── Unreadable
+    │   ├── UnknownKey             a payload of Temporal's, encrypted under a key that is not here
+    │   └── PayloadDamaged         an encrypted payload that is not what was written
     ├── Busy                       the session's inbox is full; send again later
+    ├── LimitExceeded              a turn went past one of its agent's limits
+    ├── TemporalUnavailable        Temporal does not answer, for now
+    ├── StorageUnavailable         the database is away, read-only, locked or full, for now
+    ├── InternalError              a step failed again and again, and nobody knows why
     └── ModelError
         ├── ModelUnavailable       can succeed later: 429, 5xx, a cut stream, a time-out
         └── ModelRefused           cannot: bad request, blocked, malformed output
+            └── PromptTooLong      the conversation is more than the model takes
 
 An error crosses Temporal as an ``ApplicationError`` whose ``type`` is the class name:
 :func:`by_name` finds the class again on the other side.
@@ -33,11 +48,17 @@ An error crosses Temporal as an ``ApplicationError`` whose ``type`` is the class
 
 from __future__ import annotations
 
+import re
+
 __all__ = [
+    "ArtifactDamaged",
     "ArtifactNotFound",
     "Busy",
     "Conflict",
+    "Denied",
     "EventConflict",
+    "Forbidden",
+    "InternalError",
     "Invalid",
     "InvalidAgent",
     "InvalidArguments",
@@ -46,21 +67,34 @@ __all__ = [
     "InvalidMessage",
     "InvalidName",
     "InvalidOption",
+    "InvalidRequest",
     "InvocationNotFound",
     "InvocationRewound",
+    "LimitExceeded",
     "ModelError",
     "ModelRefused",
     "ModelUnavailable",
     "NotFound",
+    "PayloadDamaged",
     "PerdureError",
+    "PromptTooLong",
+    "RateLimited",
     "SessionEnded",
     "SessionExists",
     "SessionNotFound",
     "StaleEpoch",
     "StateConflict",
+    "StorageUnavailable",
+    "TemporalUnavailable",
+    "TooLarge",
+    "Unauthenticated",
     "UnknownAgent",
+    "UnknownKey",
+    "Unreadable",
     "VersionMismatch",
     "by_name",
+    "code_of",
+    "error_of",
 ]
 
 
@@ -84,6 +118,10 @@ class ArtifactNotFound(NotFound):
     """No live version of that artifact: never saved, or saved after the point of a rewind."""
 
 
+class ArtifactDamaged(NotFound):
+    """The bytes in the artifact store are not those that were saved. Restore the blob from a backup."""
+
+
 class UnknownAgent(NotFound):
     """This worker serves no agent of that name. Start a worker with ``--agents`` that names it."""
 
@@ -101,7 +139,7 @@ class SessionEnded(Conflict):
 
 
 class VersionMismatch(Conflict):
-    """``expected_version`` is not the session's version. Read the session again and retry.
+    """``expected_version``, or ``expected_head``, is not the session's. Read the session again and retry.
 
     Args:
         message: what was expected of which session.
@@ -161,20 +199,32 @@ class InvalidOption(Invalid):
     """A setting that does not exist, or has a value it cannot have."""
 
 
-class Busy(PerdureError):
-    """The session's inbox is full. Nothing was accepted; send the same message again later."""
+class InvalidRequest(Invalid):
+    """An HTTP request that the gateway cannot read: a field that is missing, of another type, or unknown."""
 
 
-class ModelError(PerdureError):
-    """The model did not answer usefully."""
+class TooLarge(Invalid):
+    """The body of an HTTP request is larger than the gateway takes. Send less, or save it as an artifact."""
 
 
-class ModelUnavailable(ModelError):
-    """It may answer later: rate limit, server error, cut stream, time-out.
+class Denied(PerdureError):
+    """The gateway does not do that for whoever asks. Nothing was looked at or changed."""
+
+
+class Unauthenticated(Denied):
+    """The request has no bearer token, or one that is unknown, expired or revoked. Get another."""
+
+
+class Forbidden(Denied):
+    """The token is good, and does not reach that app or user. Ask with one that does."""
+
+
+class RateLimited(PerdureError):
+    """The token has asked too often. Nothing was done; ask the same again later.
 
     Args:
-        message: what happened.
-        retry_after: seconds the server asked us to wait, if it did.
+        message: what the limit is.
+        retry_after: seconds until the next request is let in.
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
@@ -182,11 +232,117 @@ class ModelUnavailable(ModelError):
         self.retry_after = retry_after
 
 
+class Unreadable(PerdureError):
+    """What Temporal stores cannot be decrypted. Nothing is lost; mend the keys and it is read again."""
+
+
+class UnknownKey(Unreadable):
+    """A payload was encrypted under a key that is not here. Add it to ``PERDURE_CODEC_KEYS``, at the end."""
+
+
+class PayloadDamaged(Unreadable):
+    """An encrypted payload is not what was written, or its key's id belonged to another key."""
+
+
+class Busy(PerdureError):
+    """The session's inbox is full. Nothing was accepted; send the same message again later."""
+
+
+class LimitExceeded(PerdureError):
+    """A turn was ended by its agent's ``Limits``; the session goes on. Raise the limit, or ask for less."""
+
+
+class TemporalUnavailable(PerdureError):
+    """Temporal does not answer now. Do the same again, under the same ids: then it happens once."""
+
+
+class StorageUnavailable(PerdureError):
+    """The database is away, read-only, locked or full. The message says what to do; then do the same again.
+
+    Whether what failed was done may be unknown; under the same ids it happens once. Sessions wait.
+    """
+
+    @property
+    def brief(self) -> str:
+        """All of it: it quotes nobody."""
+        return str(self)
+
+
+class InternalError(PerdureError):
+    """A step failed again and again: a row that cannot be read, or a bug. The worker's log says where.
+
+    The session goes on: rewind to before what cannot be read, or mend it and send a new message.
+    """
+
+
+class ModelError(PerdureError):
+    """The model did not answer usefully.
+
+    Args:
+        message: what happened, with the words of the model's server.
+        brief: the same without those words, for logs and for Temporal: they may quote the
+            conversation. None: there are none in the message.
+    """
+
+    def __init__(self, message: str, *, brief: str | None = None) -> None:
+        super().__init__(message)
+        self.brief = brief or message
+
+
+class ModelUnavailable(ModelError):
+    """It may answer later: rate limit, server error, cut stream, time-out.
+
+    Args:
+        message: what happened.
+        brief: the same without the server's words.
+        retry_after: seconds the server asked us to wait, if it did.
+    """
+
+    def __init__(self, message: str, *, brief: str | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message, brief=brief)
+        self.retry_after = retry_after
+
+
 class ModelRefused(ModelError):
     """It will not answer this: a bad request, blocked content, output that makes no sense."""
+
+
+class PromptTooLong(ModelRefused):
+    """The conversation is more than the model takes. Rewind, compact, or set lower ``Limits``."""
 
 
 def by_name(name: str | None) -> type[PerdureError] | None:
     """The class that an ``ApplicationError`` of this ``type`` stands for, or None if it is not ours."""
     found = globals().get(name) if name in __all__ else None
     return found if isinstance(found, type) and issubclass(found, PerdureError) else None
+
+
+def code_of(error: type[PerdureError]) -> str:
+    """What the gateway calls a class in its problems: ``SessionNotFound`` is ``session-not-found``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", error.__name__).lower()
+
+
+def error_of(
+    code: str, detail: str, *, actual: int | None = None, retry_after: float | None = None
+) -> PerdureError:
+    """The error behind a problem of the gateway: of its class, or of the base where the code is not known.
+
+    Args:
+        code: from :func:`code_of`.
+        detail: the message.
+        actual: the version that the session has, of a :class:`VersionMismatch`.
+        retry_after: seconds to wait, of a :class:`RateLimited` or :class:`ModelUnavailable`.
+    """
+    kind = _BY_CODE.get(code, PerdureError)
+    if issubclass(kind, VersionMismatch):
+        return kind(detail, actual=actual)
+    if issubclass(kind, (RateLimited, ModelUnavailable)):
+        return kind(detail, retry_after=retry_after)
+    return kind(detail)
+
+
+_BY_CODE = {
+    code_of(found): found
+    for found in list(globals().values())
+    if isinstance(found, type) and issubclass(found, PerdureError)
+}

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -20,7 +22,7 @@ from storage import artifacts, log, state
 from storage.records import check_event, event_values, same_event, stored_event
 from storage.schema import events
 from storage.session_row import LockedSession, now
-from storage.sql import insert_into
+from storage.sql import insert_on
 
 __all__ = ["append", "append_event", "insert_event", "prepared"]
 
@@ -92,10 +94,7 @@ async def append_event(
 async def insert_event(conn: AsyncConnection, row: LockedSession, event: Event) -> Event | None:
     """Insert the event alone, behind the head of the log; None if its id is taken."""
     stored = stored_event(event, seq=row.head + 1, created_at=now())
-    insert = insert_into(conn, events).on_conflict_do_nothing(
-        index_elements=["app", "user_id", "session_id", "event_id"]
-    )
-    made = await conn.execute(insert, event_values(row.key, stored))
+    made = await conn.execute(_insert(conn.dialect.name), event_values(row.key, stored))
     if not made.rowcount:
         return None
     row.head = stored.seq
@@ -142,6 +141,13 @@ async def _write(
     if stored.artifact_delta:
         await artifacts.commit(conn, row.key, stored)
     return stored
+
+
+@cache
+def _insert(dialect: str) -> Any:
+    return insert_on(dialect, events).on_conflict_do_nothing(
+        index_elements=["app", "user_id", "session_id", "event_id"]
+    )
 
 
 async def _taken(

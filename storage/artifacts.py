@@ -8,7 +8,7 @@ nothing here; a ``user:`` name belongs to no session and stays live.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from sqlalchemy import bindparam, func, select, update
@@ -32,7 +32,9 @@ _OF_EVENT = (
     _COLUMNS.event_id == bindparam("b_event_id"),
 )
 _OF_NAME = (_COLUMNS.name == bindparam("b_name"),)
-_STAGED = select(_COLUMNS.name, _COLUMNS.version, _COLUMNS.ordinal, _COLUMNS.seq).where(*_OF_EVENT)
+_STAGED = select(_COLUMNS.name, _COLUMNS.version, _COLUMNS.ordinal, _COLUMNS.seq, _COLUMNS.blob).where(
+    *_OF_EVENT
+)
 _RESTAGE = update(artifacts).where(*_OF_EVENT, *_OF_NAME, _COLUMNS.ordinal == bindparam("b_ordinal"))
 _COMMIT = update(artifacts).where(
     *_OF_EVENT, *_OF_NAME, _COLUMNS.version <= bindparam("b_version"), _COLUMNS.seq.is_(None)
@@ -58,6 +60,7 @@ async def stage(
     blob: str,
     mime_type: str,
     size: int,
+    confirm: Callable[[], Awaitable[None]] | None = None,
 ) -> int:
     """Give a saved blob a version of a name, not yet listed. The session's row must be locked.
 
@@ -70,6 +73,8 @@ async def stage(
         if (row.name, row.ordinal) == (name, ordinal):
             # What an event has committed stays: this is an attempt that lost.
             if row.seq is None:
+                if confirm is not None and row.blob != blob:
+                    await confirm()
                 await conn.execute(_RESTAGE, {**holder, "b_name": name, "b_ordinal": ordinal, **said})
             return int(row.version)
     owner = {"app": key.app, "user_id": key.user_id, "session_id": "" if is_users(name) else key.session_id}

@@ -74,7 +74,7 @@ class CopyStore(ArtifactStore):
             return await fork.fork(conn, row, target, before, blobs)
 
         # Another user has other blobs: copied outside of the transaction, and seen to be there within.
-        while isinstance(done := await self._write(target, work), set):
+        while isinstance(done := await self._write("fork", target, work, awaits=True), set):
             for blob in done:
                 blobs[blob] = await self._blobs.write(target, await self._blobs.read(blob))
         _log.info("forked session %s into %s", key, target)
@@ -143,7 +143,7 @@ class CopyStore(ArtifactStore):
                     raise ArtifactNotFound(f"blob {blob} was collected during the import; import it again")
             return await transfer.write(conn, target, read)
 
-        session = await self._write(target, work)
+        session = await self._write("import", target, work, awaits=True)
         _log.info("imported session %s as %s", read.key, target)
         return session
 

@@ -20,7 +20,7 @@ from sqlalchemy import and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from perdure.types import SessionKey
-from storage.blobs import owner_of, prefix_of
+from storage.blob_keys import identity, owner_of, prefix_of
 from storage.schema import artifacts
 from storage.sql import lock_name
 
@@ -59,4 +59,5 @@ async def let_go_by(conn: AsyncConnection, key: SessionKey) -> list[str]:
 
 
 def _lock(prefix: str) -> str:
-    return f"perdure blobs {prefix}"
+    # A folder that an earlier release made may spell the same owners otherwise.
+    return f"perdure blobs {identity(prefix)}"

@@ -17,7 +17,7 @@ from storage.schema import artifacts, epoch_floor, events, sessions
 from storage.schema import state as state_table
 from storage.session_row import LockedSession, insert, lock, must_lock, now
 
-__all__ = ["apply_update", "create", "delete", "end", "update", "update_event"]
+__all__ = ["apply_update", "create", "delete", "end", "refuse_moved", "update", "update_event"]
 
 
 async def create(
@@ -118,6 +118,24 @@ async def _let_go(conn: AsyncConnection, key: SessionKey) -> None:
     saved = (columns.app == key.app, columns.user_id == key.user_id, columns.origin == key.session_id)
     await conn.execute(delete_from(artifacts).where(*saved, columns.seq.is_(None)))
     await conn.execute(update_table(artifacts).where(*saved).values(origin=""))
+
+
+async def refuse_moved(
+    conn: AsyncConnection, row: LockedSession, event_id: str, expected_head: int | None
+) -> None:
+    """Refuse a write by somebody who has not seen the whole log, unless it is there already.
+
+    Raises:
+        VersionMismatch: the log has grown since.
+    """
+    if expected_head is None or expected_head == row.head:
+        return
+    if event_id not in await log.by_ids(conn, row.key, [event_id], row.projection):
+        raise VersionMismatch(
+            f"the log of session {row.key} ends at seq {row.head}, not {expected_head}; "
+            "read it again and retry",
+            actual=row.version,
+        )
 
 
 def update_event(request_id: str, delta: Mapping[str, Json]) -> Event:

@@ -14,7 +14,7 @@ from storage.projection import Ranges, Span
 from storage.records import event_of, owner
 from storage.schema import events
 
-__all__ = ["by_ids", "first_of_invocation", "in_spans", "last_of_invocation", "newest_summary"]
+__all__ = ["by_ids", "first_of_invocation", "has_message", "in_spans", "last_of_invocation", "newest_summary"]
 
 AT_ONCE = 50
 """Spans read by one statement."""
@@ -42,6 +42,18 @@ _LAST_OF_INVOCATION = (
     select(events)
     .where(*_OF_INVOCATION, events.c.compaction.is_(None))
     .order_by(events.c.seq.desc())
+    .limit(1)
+)
+
+_MESSAGE_WITHIN = (
+    select(events.c.seq)
+    .where(
+        *OWNED,
+        events.c.seq >= bindparam("start"),
+        events.c.seq < bindparam("stop"),
+        events.c.event_id == events.c.invocation_id + ":user",
+        events.c.invocation_id != bindparam("but"),
+    )
     .limit(1)
 )
 
@@ -112,6 +124,15 @@ async def last_of_invocation(
     wanted = {**owner(key), "invocation_id": invocation_id}
     row = (await conn.execute(_LAST_OF_INVOCATION, wanted)).one_or_none()
     return None if row is None else event_of(row, ranges)
+
+
+async def has_message(conn: AsyncConnection, key: SessionKey, spans: Sequence[Span], *, but: str) -> bool:
+    """Whether spans hold the beginning of a turn, other than that of an invocation."""
+    for start, stop in spans:
+        wanted = {**owner(key), "start": start, "stop": stop, "but": but}
+        if (await conn.execute(_MESSAGE_WITHIN, wanted)).one_or_none() is not None:
+            return True
+    return False
 
 
 def _spans(spans: Sequence[Span], summaries: bool) -> Any:

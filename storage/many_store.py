@@ -87,6 +87,7 @@ class ManyStore(Store):
         try:
             event, metadata = _prepared(update)
             session = await self._write(
+                "update",
                 update.key,
                 lambda conn: lifecycle.update(conn, update.key, event, metadata, update.expected_version),
             )
@@ -112,6 +113,8 @@ class ManyStore(Store):
             return [rows[update.key].session(await state.load(conn, update.key)) for update in updates]
 
         sessions = await self._db.write(work) if changes else []
+        for session in sessions:
+            self.feed.changed(session.key)
         return [UpdateOutcome(key=session.key, session=session) for session in sessions]
 
 

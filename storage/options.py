@@ -29,6 +29,9 @@ class StoreOptions:
     """Test a connection before use, so that a restarted database is not noticed."""
     sqlite_synchronous: str = "FULL"
     """``FULL`` survives a power cut; ``NORMAL`` is faster and survives the death of a process."""
+    announce: bool = False
+    """Tell those who follow a session, over one more connection, what is written and what models say.
+    Without it they see what is written when they next look; SQLite, within a process, always tells."""
 
     def __post_init__(self) -> None:
         _whole("pool_size", self.pool_size, at_least=1)
@@ -41,6 +44,8 @@ class StoreOptions:
             )
         if not isinstance(self.pool_pre_ping, bool):
             raise InvalidOption(f"pool_pre_ping is {self.pool_pre_ping!r}; give True or False")
+        if not isinstance(self.announce, bool):
+            raise InvalidOption(f"announce is {self.announce!r}; give True or False")
         if self.sqlite_synchronous not in ("FULL", "NORMAL"):
             raise InvalidOption(f"sqlite_synchronous is {self.sqlite_synchronous!r}; give FULL or NORMAL")
 

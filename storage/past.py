@@ -13,8 +13,9 @@ back; for each key the one with the lowest seq is what it was.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import Select, any_, bindparam, func, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from perdure.errors import InvocationNotFound, InvocationRewound
@@ -26,10 +27,12 @@ from storage.schema import events
 
 __all__ = ["Point", "before", "own_state"]
 
-_UNDOS = (
-    select(events.c.state_undo)
-    .where(*log.OWNED, events.c.seq >= bindparam("target"), events.c.state_undo.is_not(None))
-    .order_by(events.c.seq.desc())
+_UNDOS = select(events.c.state_undo).where(*log.OWNED).order_by(events.c.seq.desc())
+_UNDOING = events.alias("undoing")
+_UNDOABLE = (
+    *(_UNDOING.c[name] == bindparam(name) for name in ("app", "user_id", "session_id")),
+    _UNDOING.c.seq >= bindparam("target"),
+    _UNDOING.c.state_undo.is_not(None),
 )
 
 
@@ -77,9 +80,30 @@ async def before(conn: AsyncConnection, key: SessionKey, ranges: Ranges, invocat
 async def own_state(conn: AsyncConnection, key: SessionKey, seq: int) -> dict[str, Json]:
     """What the session's own keys were before the event ``seq``, of those that were changed since.
 
-    A key that was not there is None.
+    A key that was not there is None. The database looks through all undos, for the lowest seq of
+    each key, and sends those few: ten thousand changes of one key are one undo here.
     """
+    query = _FIRST_UNDOS[conn.dialect.name]
     was: dict[str, Json] = {}
-    for (undo,) in await conn.execute(_UNDOS, {**owner(key), "target": seq}):
+    for (undo,) in await conn.execute(query, {**owner(key), "target": seq}):
         was.update(undo)
     return was
+
+
+def _first_of_each_key_on_postgres() -> Select[Any]:
+    # Among the columns, not in FROM, the keys are not put into a table of their own for each event.
+    keys = select(_UNDOING.c.seq, func.json_object_keys(_UNDOING.c.state_undo).label("key"))
+    # A function that no parallel worker may run: to start some takes longer than all the work.
+    each = keys.where(*_UNDOABLE, func.pg_backend_pid() > 0).subquery()
+    first = select(func.min(each.c.seq)).group_by(each.c.key).scalar_subquery()
+    # As an array they are looked up one by one; of IN the planner makes a join with the whole log.
+    return _UNDOS.where(events.c.seq == any_(func.array(first)))
+
+
+def _first_of_each_key_on_sqlite() -> Select[Any]:
+    keys = func.json_each(_UNDOING.c.state_undo).table_valued("key")
+    first = select(func.min(_UNDOING.c.seq)).select_from(_UNDOING.join(keys, true())).where(*_UNDOABLE)
+    return _UNDOS.where(events.c.seq.in_(first.group_by(keys.c.key)))
+
+
+_FIRST_UNDOS = {"postgresql": _first_of_each_key_on_postgres(), "sqlite": _first_of_each_key_on_sqlite()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,6 +13,9 @@ from storage.records import Context, session_of
 from storage.session_row import find, must_find
 
 __all__ = ["context", "event", "session", "snapshot", "whole_log"]
+
+FEW = 50
+"""New events up to which it is not worth a statement to ask whether a summary made them short."""
 
 
 async def session(
@@ -56,12 +59,61 @@ async def event(conn: AsyncConnection, key: SessionKey, event_id: str) -> Event 
     return None if row is None else (await log.by_ids(conn, key, [event_id], row.projection)).get(event_id)
 
 
-async def context(conn: AsyncConnection, key: SessionKey) -> Context:
-    """See :meth:`storage.sessions.SessionStore.context`. It reads one summary and the tail."""
+async def context(
+    conn: AsyncConnection, key: SessionKey, *, state_keys: Collection[str] | None, known: Context | None
+) -> Context:
+    """See :meth:`storage.sessions.SessionStore.context`. It reads one summary and the tail, or less."""
     row = await must_find(conn, key)
-    values = await state.load(conn, key)
-    summary = await log.newest_summary(conn, key, row.projection, row.head)
-    tail = summary.compaction["tail"] if summary is not None and summary.compaction is not None else 1
-    spans = projection.clip(row.projection, tail, row.head + 1)
-    events = await log.in_spans(conn, key, spans, summaries=False)
-    return Context(session=session_of(row, values), summary=summary, events=events)
+    if state_keys is None:
+        values = await state.load(conn, key)
+    else:
+        values = await state.load_some(conn, key, state_keys)
+    now = session_of(row, values)
+    more = await _more(conn, now, known) if known is not None and _goes_on(now, known.session) else None
+    return more or await _whole(conn, now)
+
+
+def _goes_on(now: Session, then: Session) -> bool:
+    """Whether what was live then is live now, and all else that is came after it.
+
+    The epoch moves with every rewind, and a session that was deleted begins above it when it is
+    made again; so within an epoch the log has only grown. The rest costs nothing to look at.
+    """
+    return (
+        now.key == then.key
+        and now.epoch == then.epoch
+        and now.head >= then.head
+        and list(now.projection) == list(then.projection)
+    )
+
+
+async def _more(conn: AsyncConnection, now: Session, known: Context) -> Context | None:
+    """What is known and what came after it; None if that is not enough, or not worth it."""
+    then = known.session.head
+    if now.head == then:
+        return replace(known, session=now)
+    if now.head - then > FEW:
+        newest = await log.newest_summary(conn, now.key, now.projection, now.head)
+        if newest is not None and newest.seq > then:
+            return None
+    new = await log.in_spans(conn, now.key, projection.clip(now.projection, then + 1, now.head + 1))
+    summary = next((event for event in reversed(new) if event.compaction is not None), known.summary)
+    if _tail(summary) < _tail(known.summary):
+        return None
+    events = [*known.events, *(event for event in new if event.compaction is None)]
+    if summary is not known.summary:
+        events = [event for event in events if event.seq >= _tail(summary)]
+    return Context(session=now, summary=summary, events=events)
+
+
+async def _whole(conn: AsyncConnection, now: Session) -> Context:
+    summary = await log.newest_summary(conn, now.key, now.projection, now.head)
+    spans = projection.clip(now.projection, _tail(summary), now.head + 1)
+    return Context(
+        session=now, summary=summary, events=await log.in_spans(conn, now.key, spans, summaries=False)
+    )
+
+
+def _tail(summary: Event | None) -> int:
+    """The seq from which on a prompt is raw."""
+    return summary.compaction["tail"] if summary is not None and summary.compaction is not None else 1

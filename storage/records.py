@@ -65,7 +65,7 @@ class Context:
     """What a prompt is built from, as one transaction saw it."""
 
     session: Session
-    """With its state and without events."""
+    """With its state, or the keys of it that were asked for, and without events."""
     summary: Event | None
     """The newest live compaction event."""
     events: Sequence[Event]

@@ -13,15 +13,17 @@ from perdure.errors import InvalidOption
 from perdure.types import SessionKey
 from storage import expiry, garbage, lifecycle
 from storage.artifact_store import ArtifactStore
-from storage.blobs import is_draft, prefix_of
+from storage.blob_keys import is_draft, is_message, prefix_of
 from storage.expiry import ExpiredPage
-from storage.session_row import lock
+from storage.session_row import lock_or_insert
 from storage.storable import check_id, check_key
 
-__all__ = ["GRACE", "Deletion", "RetentionStore"]
+__all__ = ["GRACE", "MESSAGE_GRACE", "Deletion", "RetentionStore"]
 
 GRACE = timedelta(days=1)
 """How long a blob that nothing names is left alone: longer than any save takes from its bytes to its row."""
+MESSAGE_GRACE = timedelta(days=30)
+"""How long a message that nobody took is left alone: longer than a session's queue ever stands still."""
 AT_ONCE = 200
 """Blobs looked at under one lock, so that a save of the same user waits for so few at most."""
 
@@ -34,14 +36,19 @@ _log = logging.getLogger("perdure.storage")
 class RetentionStore(ArtifactStore):
     """Deletes sessions, finds those that have expired, and collects blobs."""
 
-    async def delete(self, key: SessionKey) -> None:
+    async def delete(self, key: SessionKey) -> bool:
         """Delete a session with its log, its state and its artifacts; no error if there is none.
 
         What belongs to the user or the app stays: ``user:`` and ``app:`` keys, ``user:`` artifacts.
         The bytes that nothing names any more go right after it; if that fails, the session is
         deleted all the same and :meth:`collect_blobs` takes them later.
+
+        A session's workflow knows nothing of it: ``Runner.delete`` closes that, too.
+
+        Returns:
+            Whether there was one.
         """
-        await self._delete(key, None)
+        return await self._delete(key, None) == "deleted"
 
     async def delete_expired(self, key: SessionKey, before: datetime) -> Deletion:
         """Delete a session if, under its lock, it still has expired, as :meth:`expired` has it.
@@ -97,7 +104,7 @@ class RetentionStore(ArtifactStore):
         if older_than < timedelta(0):
             raise InvalidOption(f"older_than is {older_than}; give an age of nothing or more")
         before = datetime.now(UTC) - older_than
-        collected = 0
+        collected = await self._drop_uploads(datetime.now(UTC) - max(older_than, GRACE), dry_run)
         for prefix in await self._blobs.prefixes():
             keys = await self._blobs.keys(prefix)
             for start in range(0, len(keys), AT_ONCE):
@@ -106,10 +113,19 @@ class RetentionStore(ArtifactStore):
             _log.info("collected %d blobs that nothing names", collected)
         return collected
 
+    async def _drop_uploads(self, before: datetime, dry_run: bool) -> int:
+        try:
+            return await self._blobs.drop_uploads(before, dry_run=dry_run)
+        except OSError as error:  # a bucket may allow all but this, and its blobs are collected all the same
+            _log.warning("uploads that were broken off are left in the bucket: %s", error)
+            return 0
+
     async def _delete(self, key: SessionKey, before: datetime | None) -> Deletion:
         async def work(conn: AsyncConnection) -> tuple[Deletion, list[str]]:
-            row = await lock(conn, key)
-            if row is None:
+            # Made now if it is not there: so one that somebody is making is waited for, and seen.
+            row = await lock_or_insert(conn, key)
+            if row.version == 0:
+                await lifecycle.delete(conn, key)
                 return "gone", []
             if before is not None and (
                 row.updated_at >= before
@@ -121,7 +137,7 @@ class RetentionStore(ArtifactStore):
             return "deleted", blobs
 
         check_key(key)
-        done, blobs = await self._write(key, work)
+        done, blobs = await self._write("delete", key, work)
         if done == "deleted":
             _log.info("deleted session %s", key)
         try:
@@ -138,12 +154,14 @@ class RetentionStore(ArtifactStore):
 
         async def work(conn: AsyncConnection) -> int:
             await garbage.seize(conn, prefix)
-            count, young = 0, datetime.now(UTC) - GRACE
+            count, young, taken = 0, datetime.now(UTC) - GRACE, datetime.now(UTC) - MESSAGE_GRACE
             for blob in sorted(set(keys) - await garbage.named(conn, prefix, keys)):
                 if before is not None:
                     written = await self._blobs.modified(blob)
-                    # The lock says nothing of bytes that are still being written: only their age does.
-                    if written is None or written > (young if is_draft(blob) else before):
+                    # The lock says nothing of bytes that are still being written, nor of messages that
+                    # still wait to be taken: only their age does.
+                    limit = young if is_draft(blob) else min(before, taken) if is_message(blob) else before
+                    if written is None or written > limit:
                         continue
                 count += dry_run or await self._blobs.remove(blob)
             return count
@@ -151,7 +169,7 @@ class RetentionStore(ArtifactStore):
         # Asked without the lock first: most are named, and saves need not wait for that.
         idle = await self._db.read(lambda conn: garbage.named(conn, prefix, keys))
         keys = [key for key in keys if key not in idle]
-        return await self._db.write(work) if keys else 0
+        return await self._db.write(work, awaits=True) if keys else 0
 
 
 def _check_cutoff(before: datetime) -> None:

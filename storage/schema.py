@@ -1,4 +1,4 @@
-"""The tables, and the view through which a person reads a session.
+"""The tables, the view through which a person reads a session, and PostgreSQL's function.
 
 The same on SQLite and PostgreSQL but for the column types. Owners are never NULL: a state
 key of the user has ``session_id`` '', one of the app ``user_id`` '' too, and the key keeps
@@ -17,9 +17,10 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from storage.functions import APPEND
 from storage.storable import dumps, loads
 
-__all__ = ["LIVE_EVENTS", "artifacts", "epoch_floor", "events", "metadata", "sessions", "state"]
+__all__ = ["LIVE_EVENTS", "api_keys", "artifacts", "epoch_floor", "events", "metadata", "sessions", "state"]
 
 
 class Json(TypeDecorator[Any]):
@@ -185,6 +186,20 @@ epoch_floor = Table(
     sa.CheckConstraint("one = 1", name="epoch_floor_one_row"),
 )
 
+# The gateway's. A key's secret is nowhere, only its hash; NULL apps or users are all of them.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("hash", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("apps", Json()),
+    Column("users", Json()),
+    Column("created_at", Moment(), nullable=False),
+    Column("expires_at", Moment()),
+    Column("revoked_at", Moment()),
+)
+
 _SHOWN = """e.app, e.user_id, e.session_id, e.seq, e.invocation_id, e.event_id, e.author, e.branch,
        {text} AS text,
        e.content, e.state_delta, e.state_undo, e.artifact_delta, e.compaction, e.rewind, e.usage,
@@ -229,3 +244,6 @@ LIVE_EVENTS = {
 def _add_what_tables_lack(_target: sa.MetaData, connection: sa.Connection, **_: Any) -> None:
     connection.execute(epoch_floor.insert().values(one=1, value=0))
     connection.exec_driver_sql(LIVE_EVENTS[connection.dialect.name])
+    if connection.dialect.name == "postgresql":
+        schema = connection.exec_driver_sql("SELECT quote_ident(current_schema())").scalar_one()
+        connection.exec_driver_sql(APPEND.replace("{schema}", schema))

@@ -10,7 +10,7 @@ Every method may raise ``InvalidContent`` for a session key or an id that cannot
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -18,15 +18,21 @@ from perdure.errors import InvalidOption
 from perdure.types import Event, Json, JsonObject, Session, SessionKey
 from storage import append, lifecycle, listing, reading, rewind, turns
 from storage import state as state_rows
+from storage.append_function import append_at_once, is_ordinary
 from storage.copy_store import CopyStore
+from storage.follow_store import FollowStore
+from storage.key_store import KeyStore
 from storage.many_store import ManyStore
+from storage.message_store import MessageStore
 from storage.options import StoreOptions
 from storage.records import MAX_ID_BYTES, Context, Rewound, SessionPage, SessionUpdate, Turn, UpdateOutcome
 from storage.retention_store import RetentionStore
 from storage.session_row import must_lock
 from storage.storable import check_id, check_json, check_key, check_text
+from storage.store import Confirm
 
 __all__ = [
+    "Confirm",
     "Context",
     "Rewound",
     "SessionPage",
@@ -40,13 +46,18 @@ __all__ = [
 _log = logging.getLogger("perdure.storage")
 
 
-class SessionStore(CopyStore, ManyStore, RetentionStore):
+class SessionStore(CopyStore, FollowStore, KeyStore, ManyStore, MessageStore, RetentionStore):
     """Where sessions live. Make one a process with :meth:`open`; it belongs to one event loop."""
 
     # Sessions
 
     async def create(
-        self, key: SessionKey, *, state: Mapping[str, Json] | None = None, metadata: JsonObject | None = None
+        self,
+        key: SessionKey,
+        *,
+        state: Mapping[str, Json] | None = None,
+        metadata: JsonObject | None = None,
+        confirm: Confirm | None = None,
     ) -> Session:
         """Create a session.
 
@@ -54,6 +65,7 @@ class SessionStore(CopyStore, ManyStore, RetentionStore):
             key: its app, user and id.
             state: its initial state, which every rewind keeps; ``app:`` and ``user:`` keys are shared.
             metadata: what a service wants to find it by; not state, and not rewound.
+            confirm: asked before the commit; whatever it raises is raised, and nothing was written.
 
         Raises:
             SessionExists: the id is taken for this app and user.
@@ -64,7 +76,9 @@ class SessionStore(CopyStore, ManyStore, RetentionStore):
         check_json(given, f"the initial state of {key}")
         check_json(metadata or {}, f"the metadata of {key}")
         described = dict(metadata or {})
-        session = await self._write(key, lambda conn: lifecycle.create(conn, key, given, described))
+        session = await self._write(
+            "create", key, lambda conn: lifecycle.create(conn, key, given, described), confirm=confirm
+        )
         _log.info("created session %s", key)
         return session
 
@@ -157,11 +171,15 @@ class SessionStore(CopyStore, ManyStore, RetentionStore):
         check_json(dict(metadata or {}), f"the metadata of {key}")
         described = dict(metadata or {})
         return await self._write(
-            key, lambda conn: lifecycle.update(conn, key, event, described, expected_version)
+            "update", key, lambda conn: lifecycle.update(conn, key, event, described, expected_version)
         )
 
-    async def end(self, key: SessionKey) -> Session:
+    async def end(self, key: SessionKey, *, confirm: Confirm | None = None) -> Session:
         """Close a session: later appends are refused. Ending it twice is the same as once.
+
+        Args:
+            key: the session.
+            confirm: as for :meth:`create`.
 
         Returns:
             Its final state, without events.
@@ -169,7 +187,7 @@ class SessionStore(CopyStore, ManyStore, RetentionStore):
         Raises:
             SessionNotFound: there is none.
         """
-        session = await self._write(key, lambda conn: lifecycle.end(conn, key))
+        session = await self._write("end", key, lambda conn: lifecycle.end(conn, key), confirm=confirm)
         _log.info("ended session %s", key)
         return session
 
@@ -194,13 +212,23 @@ class SessionStore(CopyStore, ManyStore, RetentionStore):
         """One event of the log, live or not; None if there is no such event or session."""
         return await self._read(key, lambda conn: reading.event(conn, key, event_id))
 
-    async def context(self, key: SessionKey) -> Context:
+    async def context(
+        self, key: SessionKey, *, state_keys: Collection[str] | None = None, known: Context | None = None
+    ) -> Context:
         """What a prompt is built from: the state, the newest live summary and the live events of its tail.
+
+        Args:
+            key: the session.
+            state_keys: only these keys of the state, of any scope; None for all of it.
+            known: an earlier answer for this session. Where the log has only grown since, no more
+                is read than what is new in it. The answer is the same without it.
 
         Raises:
             SessionNotFound: there is no session.
         """
-        return await self._read(key, lambda conn: reading.context(conn, key))
+        return await self._read(
+            key, lambda conn: reading.context(conn, key, state_keys=state_keys, known=known)
+        )
 
     async def append(
         self,
@@ -210,6 +238,8 @@ class SessionStore(CopyStore, ManyStore, RetentionStore):
         epoch: int | None = None,
         first_wins: bool = False,
         expect: Mapping[str, Json] | None = None,
+        expected_head: int | None = None,
+        confirm: Confirm | None = None,
     ) -> Event:
         """Append an event with its changes of state and its artifacts.
 
@@ -223,30 +253,45 @@ class SessionStore(CopyStore, ManyStore, RetentionStore):
             first_wins: an id that is taken gives the stored event, whatever its content.
             expect: what keys were when they were read (:data:`perdure.state.MISSING` where there was
                 none); looked at for the keys of the delta.
+            expected_head: append nothing unless the log still ends at this seq.
+            confirm: as for :meth:`create`.
 
         Returns:
             The event as stored; if its id was in the log already, what was stored then.
 
         Raises:
-            SessionNotFound, SessionEnded, StaleEpoch, StateConflict, ArtifactNotFound,
-            EventConflict, InvalidContent: nothing was written.
+            SessionNotFound, SessionEnded, VersionMismatch, StaleEpoch, StateConflict,
+            ArtifactNotFound, EventConflict, InvalidContent: nothing was written.
         """
         if event.partial:
             return event
         ready = append.prepared(event)
+        expected = expect or {}
+        if expected_head is None and confirm is None and is_ordinary(ready):
+            done = await self._write_at_once(
+                "append", key, lambda conn: append_at_once(conn, key, ready, epoch=epoch, expect=expected)
+            )
+            if done is not None:
+                return done[0]
 
         async def work(conn: AsyncConnection) -> Event:
             row = await must_lock(conn, key)
-            return await append.append(
-                conn, row, ready, epoch=epoch, first_wins=first_wins, expect=expect or {}
-            )
+            await lifecycle.refuse_moved(conn, row, ready.id, expected_head)
+            return await append.append(conn, row, ready, epoch=epoch, first_wins=first_wins, expect=expected)
 
-        return await self._write(key, work)
+        name = "append" if ready.compaction is None else "compaction"
+        return await self._write(name, key, work, confirm=confirm)
 
     # Turns
 
     async def begin_turn(
-        self, key: SessionKey, event: Event, *, epoch: int | None, reopen: bool = False
+        self,
+        key: SessionKey,
+        event: Event,
+        *,
+        epoch: int | None,
+        reopen: bool = False,
+        confirm: Confirm | None = None,
     ) -> Turn:
         """Append the user's event of a turn, or find out how the turn stands.
 
@@ -255,6 +300,7 @@ class SessionStore(CopyStore, ManyStore, RetentionStore):
             event: the user's event, ``{invocation_id}:user``.
             epoch: what the caller's turns carry; None takes the session over by moving it.
             reopen: take the message also if the session was ended, and open it again.
+            confirm: as for :meth:`create`; for whoever has no epoch, and may be late.
 
         Raises:
             SessionEnded, StaleEpoch, InvalidContent: nothing was written.
@@ -263,8 +309,19 @@ class SessionStore(CopyStore, ManyStore, RetentionStore):
             EventConflict: the invocation is in the log with another message.
         """
         ready = append.prepared(event)
+        if confirm is None and is_ordinary(ready):
+            begun = await self._write_at_once(
+                "begin_turn",
+                key,
+                lambda conn: turns.begin_at_once(conn, key, ready, epoch=epoch, reopen=reopen),
+            )
+            if begun is not None:
+                return begun
         return await self._write(
-            key, lambda conn: turns.begin_turn(conn, key, ready, epoch=epoch, reopen=reopen)
+            "begin_turn",
+            key,
+            lambda conn: turns.begin_turn(conn, key, ready, epoch=epoch, reopen=reopen),
+            confirm=confirm,
         )
 
     async def interrupt(
@@ -275,6 +332,7 @@ class SessionStore(CopyStore, ManyStore, RetentionStore):
         epoch: int | None,
         reason: str,
         error: JsonObject | None = None,
+        confirm: Confirm | None = None,
     ) -> int:
         """End a turn that got no answer: mark it in the log and refuse whatever it still writes.
 
@@ -287,6 +345,7 @@ class SessionStore(CopyStore, ManyStore, RetentionStore):
             epoch: what its appends carry; None if that is not known.
             reason: why, for the log.
             error: ``{"type", "message"}`` if it failed.
+            confirm: as for :meth:`create`.
 
         Returns:
             The session's epoch from now on.
@@ -300,14 +359,23 @@ class SessionStore(CopyStore, ManyStore, RetentionStore):
         check_text(reason, f"the reason for interrupting {invocation_id}")
         check_json(error, f"the error of {invocation_id}")
         moved = await self._write(
+            "interrupt",
             key,
             lambda conn: turns.interrupt(conn, key, invocation_id, epoch=epoch, reason=reason, error=error),
+            confirm=confirm,
         )
         _log.info("interrupted %s of %s: epoch %d", invocation_id, key, moved)
         return moved
 
     async def rewind(
-        self, key: SessionKey, *, before: str, request_id: str, interrupt: str | None = None
+        self,
+        key: SessionKey,
+        *,
+        before: str,
+        request_id: str,
+        interrupt: str | None = None,
+        expected_head: int | None = None,
+        confirm: Confirm | None = None,
     ) -> Rewound:
         """Make the session what it was just before an invocation. Nothing in the log is deleted.
 
@@ -319,9 +387,11 @@ class SessionStore(CopyStore, ManyStore, RetentionStore):
             before: the invocation.
             request_id: sent again under the same id, the rewind happens once.
             interrupt: a turn that was running: it is marked as ended first, in the same transaction.
+            expected_head: rewind nothing unless the log still ends at this seq.
+            confirm: as for :meth:`create`.
 
         Raises:
-            SessionNotFound, SessionEnded: nothing was written.
+            SessionNotFound, SessionEnded, VersionMismatch: nothing was written.
             InvocationNotFound: the log has no such invocation.
             InvocationRewound: it has, but it is not live.
             EventConflict: the request id was another rewind's.
@@ -333,9 +403,10 @@ class SessionStore(CopyStore, ManyStore, RetentionStore):
 
         async def work(conn: AsyncConnection) -> Rewound:
             row = await must_lock(conn, key)
+            await lifecycle.refuse_moved(conn, row, f"{request_id}:rewind", expected_head)
             return await rewind.rewind(conn, row, before=before, request_id=request_id, interrupt=interrupt)
 
-        done = await self._write(key, work)
+        done = await self._write("rewind", key, work, confirm=confirm)
         _log.info("rewound %s to before %s: marker at seq %d", key, before, done.event.seq)
         return done
 

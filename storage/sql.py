@@ -8,12 +8,17 @@ from sqlalchemy import Table, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-__all__ = ["insert_into", "lock_name"]
+__all__ = ["insert_into", "insert_on", "lock_name"]
 
 
 def insert_into(conn: AsyncConnection, table: Table) -> postgresql.Insert | sqlite.Insert:
     """An insert that can say what is to happen on conflict, for the database of ``conn``."""
-    return sqlite.insert(table) if conn.dialect.name == "sqlite" else postgresql.insert(table)
+    return insert_on(conn.dialect.name, table)
+
+
+def insert_on(dialect: str, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """The same, for a statement that is made once: to make one takes longer than to send it."""
+    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
 
 
 async def lock_name(conn: AsyncConnection, name: str, *, shared: bool) -> None:

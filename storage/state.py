@@ -7,7 +7,8 @@ are written in the order of their names, so that no two appends wait for each ot
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from sqlalchemy import bindparam, delete, select, union_all
@@ -18,7 +19,7 @@ from perdure.state import APP_PREFIX, MISSING, USER_PREFIX, is_temp
 from perdure.types import Json, SessionKey
 from storage.records import owner
 from storage.schema import state
-from storage.sql import insert_into
+from storage.sql import insert_into, insert_on
 from storage.storable import canonical, check_id
 
 __all__ = [
@@ -28,6 +29,8 @@ __all__ = [
     "is_shared",
     "load",
     "load_own",
+    "load_some",
+    "shared_owner",
     "storable_delta",
     "undo",
     "write_own",
@@ -87,6 +90,20 @@ async def load_own(conn: AsyncConnection, key: SessionKey) -> dict[str, Json]:
     return {row.key: row.value for row in await conn.execute(_OWN, owner(key))}
 
 
+async def load_some(conn: AsyncConnection, key: SessionKey, names: Collection[str]) -> dict[str, Json]:
+    """What the session sees of these keys, of all scopes, in the order of the names.
+
+    Nothing else is read, however large the state is, and without names not even this is asked.
+    """
+    found: dict[str, Json] = {}
+    wanted = sorted(set(names))
+    for start in range(0, len(wanted), MANY):
+        for scope, part in _by_scope(key, wanted[start : start + MANY]):
+            rows = await conn.execute(_SOME, {**scope, "names": part})
+            found.update((row.key, row.value) for row in rows)
+    return {name: found[name] for name in wanted if name in found}
+
+
 def changed(values: Values, delta: Values) -> dict[str, Json]:
     """Values after a delta, in the order of the names; None removes a key."""
     merged = {**values, **delta}
@@ -126,7 +143,7 @@ async def write_own(conn: AsyncConnection, key: SessionKey, delta: Values) -> No
     mine = {name: value for name, value in delta.items() if not is_shared(name)}
     rows = [{**owner(key), "key": name, "value": value} for name, value in mine.items() if value is not None]
     if rows:
-        await conn.execute(_upsert(conn), rows)
+        await conn.execute(_upsert(conn.dialect.name), rows)
     if gone := [{**owner(key), "key": name} for name, value in mine.items() if value is None]:
         await conn.execute(_REMOVE, gone)
 
@@ -138,7 +155,7 @@ async def write_shared(conn: AsyncConnection, key: SessionKey, delta: Values, ex
         StateConflict: one of them is no longer what ``expected`` says.
     """
     for name in sorted(filter(is_shared, delta)):
-        row = {**_shared_owner(key, name), "key": name}
+        row = {**shared_owner(key, name), "key": name}
         if name in expected:
             await _check_shared(conn, key, row, expected[name], will_set=delta[name] is not None)
         await _set(conn, row, delta[name])
@@ -153,7 +170,7 @@ async def write_shared_of_many(conn: AsyncConnection, deltas: Iterable[tuple[Ses
     wanted: dict[tuple[str, str, str], tuple[dict[str, str], Json]] = {}
     for key, delta in deltas:
         for name in filter(is_shared, delta):
-            row = {**_shared_owner(key, name), "key": name}
+            row = {**shared_owner(key, name), "key": name}
             wanted[name, row["app"], row["user_id"]] = row, delta[name]
     for place in sorted(wanted):
         await _set(conn, *wanted[place])
@@ -163,7 +180,7 @@ async def _set(conn: AsyncConnection, row: dict[str, str], value: Json) -> None:
     if value is None:
         await conn.execute(_REMOVE, row)
     else:
-        await conn.execute(_upsert(conn), {**row, "value": value})
+        await conn.execute(_upsert(conn.dialect.name), {**row, "value": value})
 
 
 async def _check_shared(
@@ -181,13 +198,27 @@ async def _check_shared(
     check_expected(key, {name: expected}, actual)
 
 
-def _shared_owner(key: SessionKey, name: str) -> dict[str, str]:
+def shared_owner(key: SessionKey, name: str) -> dict[str, str]:
+    """The columns that say whose an ``app:`` or ``user:`` key is."""
     user = key.user_id if name.startswith(USER_PREFIX) else ""
     return {"app": key.app, "user_id": user, "session_id": ""}
 
 
-def _upsert(conn: AsyncConnection) -> Any:
-    insert = insert_into(conn, state)
+def _by_scope(key: SessionKey, names: Iterable[str]) -> list[tuple[dict[str, str], list[str]]]:
+    """Names with the owner of their rows: the session's, the user's, the app's."""
+    scopes: dict[tuple[str, str], list[str]] = {}
+    for name in names:
+        at = shared_owner(key, name) if is_shared(name) else owner(key)
+        scopes.setdefault((at["user_id"], at["session_id"]), []).append(name)
+    return [
+        ({"app": key.app, "user_id": user_id, "session_id": session_id}, part)
+        for (user_id, session_id), part in scopes.items()
+    ]
+
+
+@cache
+def _upsert(dialect: str) -> Any:
+    insert = insert_on(dialect, state)
     return insert.on_conflict_do_update(
         index_elements=["app", "user_id", "session_id", "key"], set_={"value": insert.excluded.value}
     )

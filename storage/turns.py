@@ -11,12 +11,21 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from perdure.errors import EventConflict, InvocationRewound
 from perdure.types import Event, JsonObject, SessionKey
-from storage import log
+from storage import log, projection
 from storage.append import append_event
+from storage.append_function import append_at_once
 from storage.records import Turn, same_event
 from storage.session_row import LockedSession, lock_or_insert, must_lock
 
-__all__ = ["begin_turn", "end_marker", "interrupt", "is_final", "mark_interrupted"]
+__all__ = ["begin_at_once", "begin_turn", "end_marker", "interrupt", "is_final", "mark_interrupted"]
+
+
+async def begin_at_once(
+    conn: AsyncConnection, key: SessionKey, event: Event, *, epoch: int | None, reopen: bool
+) -> Turn | None:
+    """Begin a turn of a session that is there, in one statement; None if it is no plain case."""
+    done = await append_at_once(conn, key, event, epoch=epoch, expect={}, begins=True, reopen=reopen)
+    return None if done is None else Turn(epoch=done[1], seq=done[0].seq, done=None)
 
 
 async def begin_turn(
@@ -99,7 +108,8 @@ def is_final(event: Event) -> bool:
         return bool(event.meta["final"])
     content = event.content or {}
     parts = content.get("parts")
-    calls = any("functionCall" in part for part in parts) if isinstance(parts, list) else False
+    objects = (part for part in parts if isinstance(part, dict)) if isinstance(parts, list) else ()
+    calls = any("functionCall" in part for part in objects)
     return content.get("role") == "model" and not calls
 
 
@@ -119,4 +129,17 @@ async def _begun(conn: AsyncConnection, row: LockedSession, event: Event, last: 
             f"invocation {event.invocation_id} of {row.key} was rewound and is not run again; "
             "send the message under a new id, or redo the rewind"
         )
+    if ended is None and row.ended_at is None and await _overtaken(conn, row, first):
+        await mark_interrupted(conn, row, event.invocation_id, reason="overtaken")
+        await row.save(conn)
+        ended = await log.last_of_invocation(conn, row.key, event.invocation_id, row.projection)
     return Turn(epoch=row.epoch, seq=first.seq, done=ended)
+
+
+async def _overtaken(conn: AsyncConnection, row: LockedSession, first: Event) -> bool:
+    """Whether another turn has begun since. Then this one was lost with its workflow, and is over.
+
+    Were it to go on, its model would be asked to answer a conversation that has moved on.
+    """
+    spans = projection.clip(row.projection, first.seq + 1, row.head + 1)
+    return await log.has_message(conn, row.key, spans, but=first.invocation_id)

@@ -1,4 +1,5 @@
-"""One suite for every store: a new backend adds one entry to ``BACKENDS``.
+"""One suite for every store: a new backend adds one entry to ``BACKENDS``, a new place for blobs one to
+``FILESYSTEMS``.
 
 Each test gets a database that is empty and migrated: a copy of one, or on PostgreSQL one
 that was emptied, so that it costs milliseconds. The PostgreSQL server is real, and is
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from embedded.postgres import PostgresServer
 from perdure.types import SessionKey
 from storage.migrate import upgrade
 from storage.sessions import SessionStore
+from tests.conformance.servers import BUCKET, gcs_server, s3_server
 
 BACKENDS = ("memory", "sqlite", "postgres")
+FILESYSTEMS = ("memory", "file", "s3", "gs")
 TEMPLATE = "conformance_template"
 EMPTY = """
 SET lock_timeout = '2s';
@@ -157,3 +160,38 @@ async def store(backend: Backend) -> SessionStore:
 def key() -> SessionKey:
     """A session that does not exist yet."""
     return SessionKey(app="counter", user_id="ada", session_id="s1")
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """The URL of a bucket on an S3 server."""
+    with s3_server() as variables, pytest.MonkeyPatch.context() as patched:
+        for name, value in variables.items():
+            patched.setenv(name, value)
+        yield f"s3://{BUCKET}"
+
+
+@pytest.fixture(scope="session")
+def gs() -> Iterator[str]:
+    """The URL of a bucket on a GCS server."""
+    with gcs_server() as variables, pytest.MonkeyPatch.context() as patched:
+        for name, value in variables.items():
+            patched.setenv(name, value)
+        yield f"gs://{BUCKET}"
+
+
+@pytest.fixture(params=FILESYSTEMS)
+def filesystem(request: pytest.FixtureRequest) -> str:
+    """Which kind of place for blobs the test runs on."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def url(request: pytest.FixtureRequest, filesystem: str, tmp_path: Path) -> str:
+    """An empty place for blobs of each kind."""
+    if filesystem == "memory":
+        return f"memory://{tmp_path}"
+    if filesystem == "file":
+        return f"file://{tmp_path}/artifacts"
+    return f"{request.getfixturevalue(filesystem)}/{tmp_path.parent.name}/{tmp_path.name}"

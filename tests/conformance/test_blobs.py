@@ -1,51 +1,32 @@
-"""What every filesystem for artifacts must do: memory, files and S3."""
+"""What every filesystem for artifacts must do: memory, files, S3 and GCS."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import os
-from collections.abc import Iterator
+import subprocess
+import sys
+import unicodedata
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import boto3  # type: ignore[import-untyped]  # it ships no types
 import pytest
-from moto.server import ThreadedMotoServer
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from perdure.errors import ArtifactNotFound
+from perdure.errors import ArtifactDamaged, ArtifactNotFound
 from perdure.types import SessionKey
-from storage.blobs import BlobStore, blob_key, owner_of
+from storage.blob_keys import blob_key, identity, owner_of, prefix_of
+from storage.blobs import BlobStore
+from storage.schema import artifacts
 from storage.sessions import SessionStore
 from tests.conformance.events import event, say
 
 CONTENTS = [b"", b"x", bytes(range(256)), "grüße\0".encode(), b"big" * 500_000]
-
-
-@pytest.fixture(scope="session")
-def s3_bucket() -> Iterator[str]:
-    """A bucket on a server of its own that speaks S3."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("AWS_ACCESS_KEY_ID", "test")
-        patched.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patched.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patched.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        boto3.client("s3").create_bucket(Bucket="perdure-tests")
-        yield "perdure-tests"
-    server.stop()
-
-
-@pytest.fixture(params=["memory", "file", "s3"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "memory":
-        return f"memory://{tmp_path}"
-    if request.param == "file":
-        return f"file://{tmp_path}/artifacts"
-    return f"s3://{request.getfixturevalue('s3_bucket')}/{tmp_path.name}"
 
 
 @pytest.fixture
@@ -154,6 +135,106 @@ async def test_s54_no_owner_leads_out_of_the_folder(tmp_path: Path, key: Session
         assert (root / found.blob).read_bytes() == b"data"
     await store.close()
     assert {path.split("/")[0] for path in files_in(tmp_path)} == {"artifacts"}
+
+
+LOOKALIKES = st.text(st.sampled_from("aAäÄ.~%4/éE\u0301ſsßSKK"), min_size=1, max_size=8)
+
+
+@given(
+    st.lists(st.one_of(LOOKALIKES, st.text(min_size=1, max_size=300)), min_size=2, max_size=6, unique=True)
+)
+def test_s54_different_owners_never_share_a_folder_whatever_the_filesystem_makes_of_names(
+    owners: list[str],
+) -> None:
+    owners = [owner for owner in owners if owner.isprintable()]
+    # As a filesystem does that looks at neither case nor form, or drops dots and spaces at the end.
+    for form in ("NFC", "NFD", "NFKC", "NFKD"):
+        folders = {
+            unicodedata.normalize(form, prefix_of(SessionKey(app=owner, user_id="u", session_id="s")))
+            .casefold()
+            .split("/")[0]
+            .rstrip(". ")
+            for owner in owners
+        }
+        assert len(folders) == len(owners)
+        assert folders.isdisjoint({"", ".", ".."})
+
+
+@pytest.mark.parametrize("pair", [("ada", "Ada"), ("é", "e\u0301"), ("x" * 300, "X" * 300), ("a", "a.")])
+async def test_s54_an_owner_has_no_blob_of_one_whose_name_differs_in_case_or_form(
+    tmp_path: Path, key: SessionKey, pair: tuple[str, str]
+) -> None:
+    blobs = BlobStore(f"file://{tmp_path}")
+    names = [await blobs.write(replace(key, user_id=each), b"data") for each in pair]
+    prefixes = await blobs.prefixes()
+    assert len({prefix.casefold() for prefix in prefixes}) == 2
+    for each, name in zip(pair, names, strict=True):
+        assert await blobs.keys(prefix_of(replace(key, user_id=each))) == [name]
+
+
+def test_s54_no_owner_is_named_like_a_device(key: SessionKey) -> None:
+    for owner in ("con", "NUL", "com1", "lpt9.txt"):
+        segment = prefix_of(replace(key, user_id=owner)).split("/")[1]
+        assert segment.startswith("%")
+        assert owner_of(f"counter/{segment}") == ("counter", owner)
+    assert prefix_of(replace(key, user_id="console")) == "counter/console"
+
+
+async def test_s56_blobs_under_an_older_spelling_of_their_owner_load_stay_and_go(
+    url: str, key: SessionKey
+) -> None:
+    """``Ada`` was a folder's name once, and is ``%41da`` now."""
+    key = replace(key, user_id="Ada")
+    store = await SessionStore.open("sqlite://", url)
+    await say(store, key, "i1", artifact=("f", b"kept"))
+    written = [blob_key(key, data) for data in (b"kept", b"orphan")]
+    older = [name.replace("%41da", "Ada") for name in written]
+    for name, data in zip(older, (b"kept", b"orphan"), strict=True):
+        assert name.startswith("counter/Ada/")
+        path = store._blobs._path(name)
+        store._blobs._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        store._blobs._fs.pipe_file(path, data)
+    await store._blobs.remove(written[0])
+
+    async def rename(conn: AsyncConnection) -> None:
+        await conn.execute(update(artifacts).values(blob=older[0]))
+
+    await store._db.write(rename)
+    assert identity("counter/Ada") == identity(prefix_of(key))
+    assert (await store.load_artifact(key, "f"))[1] == b"kept"
+    assert await store.collect_blobs(older_than=timedelta(0)) == 1
+    assert await store._blobs.keys("counter/Ada") == [older[0]]
+    await store.delete(key)
+    assert await store._blobs.keys("counter/Ada") == []
+    await store.close()
+
+
+async def test_many_readers_of_one_blob_at_once(blobs: BlobStore, key: SessionKey) -> None:
+    data = os.urandom(300_000)
+    name = await blobs.write(key, data)
+    assert set(await asyncio.gather(*(blobs.read(name) for _ in range(20)))) == {data}
+
+
+async def test_a_blob_that_was_damaged_says_so(blobs: BlobStore, key: SessionKey) -> None:
+    name = await blobs.write(key, b"data")
+    for wrong, reason in ((b"dat", "3 bytes"), (b"Data", "not those that were saved")):
+        blobs._fs.pipe_file(blobs._path(name), wrong)
+        with pytest.raises(ArtifactDamaged, match=f"{reason}.*restore it"):
+            await blobs.read(name)
+        with pytest.raises(ArtifactDamaged, match=f"{reason}.*restore it"):
+            _ = [chunk async for chunk in blobs.chunks(name, 4, 0, 4)]
+
+
+def test_a_missing_package_is_named_with_the_way_to_install_it() -> None:
+    script = (
+        "import sys; sys.modules['gcsfs'] = None\n"
+        "from storage.blobs import BlobStore\n"
+        "try: BlobStore('gs://bucket/prefix')\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("InvalidOption gs:// for artifacts needs another package")
+    assert "pip install 'perdure[gcs]'" in done.stdout
 
 
 def test_owners_that_look_alike_have_folders_of_their_own(key: SessionKey) -> None:

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import itertools
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from perdure.errors import ArtifactNotFound, InvalidContent, InvalidName, SessionEnded
+from perdure.sources import Source
 from perdure.types import ArtifactVersion, SessionKey
+from storage.blob_keys import blob_key
 from storage.sessions import SessionStore
+from tests.conformance.conftest import Backend
 from tests.conformance.events import event, say
+from tests.conformance.watch import Broken, breaking
+
+
+@pytest.fixture
+async def everywhere(backend: Backend, url: str) -> SessionStore:
+    """A store on a fresh database of each kind, with its blobs on each filesystem."""
+    backend.artifacts_url = url
+    return await backend.open(pool_size=5, max_overflow=20)
 
 
 async def save(store: SessionStore, key: SessionKey, name: str, data: bytes, event_id: str) -> int:
@@ -48,15 +62,15 @@ async def test_each_save_is_a_version_and_all_stay(store: SessionStore, key: Ses
     assert await store.artifact_versions(key, "b") == []
 
 
-async def test_s56_a_crash_before_the_event_lists_nothing(store: SessionStore, key: SessionKey) -> None:
-    await store.create(key)
-    before = await store.get(key)
-    assert await store.stage_artifact(key, "a", b"1", "text/plain", event_id="i1:x") == 1
-    assert await store.list_artifacts(key) == []
-    assert await store.artifact_versions(key, "a") == []
+async def test_s56_a_crash_before_the_event_lists_nothing(everywhere: SessionStore, key: SessionKey) -> None:
+    await everywhere.create(key)
+    before = await everywhere.get(key)
+    assert await everywhere.stage_artifact(key, "a", b"1", "text/plain", event_id="i1:x") == 1
+    assert await everywhere.list_artifacts(key) == []
+    assert await everywhere.artifact_versions(key, "a") == []
     with pytest.raises(ArtifactNotFound):
-        await store.load_artifact(key, "a")
-    assert await store.get(key) == before
+        await everywhere.load_artifact(key, "a")
+    assert await everywhere.get(key) == before
 
 
 async def test_a_staged_artifact_is_seen_by_its_own_event(store: SessionStore, key: SessionKey) -> None:
@@ -115,76 +129,118 @@ async def test_s6_an_event_cannot_name_what_was_not_staged_for_it(
     assert (session.version, session.head, session.state) == (1, 0, {})
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "report.txt",
-        "folder/sub folder/März 2026.txt",
-        "日本語/файл.bin",
-        "a..b",
-        "...",
-        ".hidden",
-        "user:shared/x",
-        "a\\b",
-        "%2e%2e",
-        "'; DROP TABLE artifacts; --",
-        "n" * 512,
-    ],
-)
-async def test_s54_names_that_work(store: SessionStore, key: SessionKey, name: str) -> None:
-    await store.create(key)
-    await save(store, key, name, name.encode(), "i1:x")
-    assert (await store.load_artifact(key, name))[1] == name.encode()
-    assert [item.name for item in await store.list_artifacts(key)] == [name]
+NAMES = [
+    "report.txt",
+    "folder/sub folder/März 2026.txt",
+    "日本語/файл.bin",
+    "a..b",
+    "...",
+    ".hidden",
+    "user:shared/x",
+    "a\\b",
+    "%2e%2e",
+    "'; DROP TABLE artifacts; --",
+    "n" * 512,
+]
+REFUSED = [
+    "",
+    " ",
+    "user:",
+    "..",
+    "../a",
+    "a/../b",
+    "a/..",
+    "..\\a",
+    "a\\..\\b",
+    "user:../a",
+    "/etc/passwd",
+    "\\windows",
+    "user:/abs",
+    "a\0b",
+    "\ud800",
+    "n" * 513,
+]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "",
-        " ",
-        "user:",
-        "..",
-        "../a",
-        "a/../b",
-        "a/..",
-        "..\\a",
-        "a\\..\\b",
-        "user:../a",
-        "/etc/passwd",
-        "\\windows",
-        "user:/abs",
-        "a\0b",
-        "\ud800",
-        "n" * 513,
-    ],
-)
-async def test_s54_names_that_are_refused(store: SessionStore, key: SessionKey, name: str) -> None:
-    await store.create(key)
-    for call in (
-        store.stage_artifact(key, name, b"", "text/plain", event_id="i1:x"),
-        store.load_artifact(key, name),
-        store.artifact_versions(key, name),
-    ):
-        with pytest.raises(InvalidName):
-            await call
+async def test_s54_names_that_work(everywhere: SessionStore, key: SessionKey) -> None:
+    await everywhere.create(key)
+    for number, name in enumerate(NAMES):
+        await save(everywhere, key, name, name.encode(), f"i{number}:x")
+    for name in NAMES:
+        assert (await everywhere.load_artifact(key, name))[1] == name.encode()
+    assert [item.name for item in await everywhere.list_artifacts(key)] == sorted(NAMES)
 
 
-async def test_s55_empty_bytes_load_as_empty(store: SessionStore, key: SessionKey) -> None:
-    await store.create(key)
-    await save(store, key, "empty", b"", "i1:x")
-    found, data = await store.load_artifact(key, "empty")
+async def test_s54_names_that_are_refused(everywhere: SessionStore, key: SessionKey) -> None:
+    await everywhere.create(key)
+    for name in REFUSED:
+        for call in (
+            everywhere.stage_artifact(key, name, b"", "text/plain", event_id="i1:x"),
+            everywhere.stage_artifact(key, name, io.BytesIO(b""), "text/plain", event_id="i1:x"),
+            everywhere.load_artifact(key, name),
+            everywhere.stream_artifact(key, name),
+            everywhere.artifact_versions(key, name),
+        ):
+            with pytest.raises(InvalidName):
+                await call
+    assert await everywhere._blobs.prefixes() == []
+
+
+async def test_s55_empty_bytes_load_as_empty(everywhere: SessionStore, key: SessionKey) -> None:
+    await everywhere.create(key)
+    await save(everywhere, key, "empty", b"", "i1:x")
+    found, data = await everywhere.load_artifact(key, "empty")
     assert (found.size, data) == (0, b"")
-    assert await store.list_artifacts(key) == [found]
+    assert await everywhere.list_artifacts(key) == [found]
 
 
-async def test_s53_saves_at_once_get_distinct_versions(store: SessionStore, key: SessionKey) -> None:
-    await store.create(key)
+async def test_s56_s57_bytes_are_equal_and_the_mime_type_is_kept(
+    everywhere: SessionStore, key: SessionKey
+) -> None:
+    await everywhere.create(key)
+    kept = [b"", b"\x89PNG\0", bytes(range(256)) * 400]
+    sources: list[Source] = [*kept, *(io.BytesIO(data) for data in kept)]
+    for number, source in enumerate(sources):
+        version = await everywhere.stage_artifact(key, "f", source, f"x/{number}", event_id=f"i{number}:x")
+        await everywhere.append(key, event(f"i{number}:x", artifact_delta={"f": version}))
+    for number, data in enumerate(kept * 2):
+        found, loaded = await everywhere.load_artifact(key, "f", version=number + 1)
+        assert (loaded, found.mime_type, found.size) == (data, f"x/{number}", len(data))
+        _, chunks = await everywhere.stream_artifact(key, "f", version=number + 1, start=1, length=300)
+        assert b"".join([chunk async for chunk in chunks]) == data[1:301]
+
+
+async def test_s56_a_crash_between_blob_and_row_at_every_statement(
+    everywhere: SessionStore, key: SessionKey
+) -> None:
+    await everywhere.create(key)
+    await save(everywhere, key, "f", b"kept", "i0:x")
+    listed = await everywhere.list_artifacts(key)
+    for at in itertools.count(1):
+        data = b"%d" % at
+        try:
+            with breaking(everywhere, at):
+                await everywhere.stage_artifact(key, "f", data, "x/y", event_id="i1:x")
+            break
+        except Broken:
+            assert await everywhere.list_artifacts(key, event_id="i1:x") == listed
+    assert at > 3
+    assert await everywhere.collect_blobs() == 0, "they are young"
+    await everywhere.collect_blobs(older_than=timedelta(0))
+    assert await everywhere._blobs.keys("counter/ada") == sorted(
+        [blob_key(key, b"kept"), blob_key(key, data)]
+    )
+    await everywhere.append(key, event("i1:x", artifact_delta={"f": 2}))
+    assert (await everywhere.load_artifact(key, "f"))[1] == data
+
+
+async def test_s53_saves_at_once_get_distinct_versions(everywhere: SessionStore, key: SessionKey) -> None:
+    await everywhere.create(key)
     ids = [f"i{number}:x" for number in range(20)]
-    versions = await asyncio.gather(*(save(store, key, "a", each.encode(), each) for each in ids))
+    versions = await asyncio.gather(*(save(everywhere, key, "a", each.encode(), each) for each in ids))
     assert sorted(versions) == list(range(1, 21))
     for version, each in zip(versions, ids, strict=True):
-        assert (await store.load_artifact(key, "a", version=version))[1] == each.encode()
+        assert (await everywhere.load_artifact(key, "a", version=version))[1] == each.encode()
 
 
 async def test_s53_sessions_of_one_user_share_the_versions_of_a_user_name(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from perdure.errors import EventConflict, PerdureError, SessionExists, StaleEpoch
 from perdure.types import Event, SessionKey
@@ -126,11 +127,14 @@ async def test_s11_an_append_waits_for_no_other_session(new_database: NewDatabas
     other = replace(key, session_id="s2")
     for each in (key, other):
         await store.create(each, state={"app:locked": 1})
-    async with store._db.engine.begin() as conn:
+
+    async def hold(conn: AsyncConnection) -> Event:
         await conn.execute(text("SELECT * FROM sessions WHERE id = 's2' FOR UPDATE"))
         await conn.execute(text("SELECT * FROM state WHERE key = 'app:locked' FOR UPDATE"))
         appended = store.append(key, event("i1:x", state_delta={"n": 1, "app:other": 2}))
-        assert (await asyncio.wait_for(appended, timeout=10)).seq == 1
+        return await asyncio.wait_for(appended, timeout=10)
+
+    assert (await store._db.write(hold, awaits=True)).seq == 1
     await store.close()
 
 

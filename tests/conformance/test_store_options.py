@@ -9,10 +9,10 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 import storage.engine
-from perdure.errors import InvalidOption
+from perdure.errors import InvalidOption, StorageUnavailable
 from perdure.types import SessionKey
 from storage.engine import parse_url
 from storage.options import StoreOptions
@@ -53,13 +53,17 @@ async def test_s52_the_pool_has_the_size_asked_for(new_database: NewDatabase, ki
     store = await SessionStore.open(await new_database(kind), "memory://x", options=options)
     async with AsyncExitStack() as stack:
         for _ in range(3):
-            await stack.enter_async_context(store._db.engine.connect())
+            if isinstance(store._db.engine, AsyncEngine):
+                await stack.enter_async_context(store._db.engine.connect())
+            else:
+                stack.enter_context(store._db.engine.sync_engine.connect())
         fourth = asyncio.create_task(store.get(SessionKey(app="a", user_id="u", session_id="s")))
         done, _ = await asyncio.wait([fourth], timeout=0.3)
         assert not done, "a fourth connection was opened"
     await asyncio.wait([fourth])
     assert "SessionNotFound" in repr(fourth.exception())
-    assert store._db.engine.pool.status().startswith("Pool size: 2  Connections in pool: 2")
+    status = store._db.engine.sync_engine.pool.status()
+    assert status.startswith("Pool size: 2  Connections in pool: 2")
     await store.close()
 
 
@@ -113,7 +117,7 @@ async def test_s52_a_connection_that_the_server_closed_is_noticed_before_use(
     assert await killer.fetchval("SELECT pg_terminate_backend($1, 5000)", pid)
     await killer.close()
     if not ping:
-        with pytest.raises(DBAPIError):
+        with pytest.raises(StorageUnavailable):
             await store.append(key, event("i1:x"))
     assert (await store.append(key, event("i1:x"))).seq == 1
     await store.close()
@@ -161,7 +165,7 @@ async def test_an_artifacts_url_that_is_none_is_refused(url: str) -> None:
 
 
 def test_urls_get_our_drivers() -> None:
-    assert parse_url("sqlite:///a/b.db").render_as_string() == "sqlite+aiosqlite:///a/b.db"
+    assert parse_url("sqlite:///a/b.db").render_as_string() == "sqlite+pysqlite:///a/b.db"
     for scheme in ("postgresql", "postgres", "postgresql+psycopg"):
         url = parse_url(f"{scheme}://u:p@h:5/d?sslmode=require")
         assert url.render_as_string(False) == "postgresql+asyncpg://u:p@h:5/d?ssl=require"

@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from perdure.errors import InvalidOption, SessionNotFound
 from perdure.types import SessionKey
-from storage.blobs import BlobStore, blob_key
+from storage.blob_keys import blob_key
+from storage.blobs import BlobStore
 from storage.engine import Database
 from storage.retention_store import GRACE
 from storage.schema import sessions

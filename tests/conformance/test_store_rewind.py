@@ -15,6 +15,7 @@ from perdure.errors import (
 )
 from perdure.types import Session, SessionKey
 from storage.sessions import SessionStore
+from storage.storable import canonical
 from tests.conformance.events import answer, asked, change, event, say, sequence, summary, user
 from tests.conformance.watch import statements
 
@@ -52,6 +53,24 @@ async def test_s25_keys_added_after_the_target_are_gone(store: SessionStore, key
     done = await store.rewind(key, before="i1", request_id="r1")
     assert (await store.get(key)).state == {"same": {"a": 1}, "removed": 1}
     assert done.event.state_delta == {"removed": 1, "other": None}
+
+
+async def test_s24_each_key_gets_back_what_it_was_before_its_own_first_change(
+    store: SessionStore, key: SessionKey
+) -> None:
+    names = ["plain", 'with "quotes"', "back\\slash", "new\nline", '{"json": [1]}', "Ünï", "Uni"]
+    values = [1.0, 2**60, False, [None, "x"], "1.0", {"a": {"b": 1e300}}]
+    await store.create(key, state=dict(zip(names, values, strict=False)))
+    for turn, name in enumerate(names * 2):
+        await say(store, key, f"i{turn}", delta={name: turn, names[turn % 3]: None})
+    was = (await store.get(key, before="i4")).state
+    await store.rewind(key, before="i4", request_id="r1")
+    assert (await store.get(key)).state == was
+    assert was[names[5]] == values[5]
+    assert names[6] not in was
+    await store.rewind(key, before="i0", request_id="r2")
+    state = (await store.get(key)).state
+    assert canonical(dict(state)) == canonical(dict(zip(names, values, strict=False)))
 
 
 async def test_s26_shared_state_is_not_touched(store: SessionStore, key: SessionKey) -> None:
