@@ -12,7 +12,7 @@ google-adk counts versions from 0, the store from 1.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from google.adk.artifacts import BaseArtifactService
@@ -27,9 +27,9 @@ from google.adk.artifacts.base_artifact_service import ArtifactVersion, ensure_p
 from google.adk.errors.input_validation_error import InputValidationError
 from google.genai import types
 
-from integrations.google_adk import parts
+from integrations.adk_json import parts
+from integrations.adk_json.events import ARTIFACT
 from integrations.google_adk.connection import Connection
-from integrations.google_adk.events import ARTIFACT
 from integrations.google_adk.places import Place
 from integrations.google_adk.queues import Queues
 from perdure.errors import ArtifactNotFound, Invalid
@@ -93,7 +93,10 @@ class PerdureArtifactService(BaseArtifactService):
         part = ensure_part(artifact)
         if is_artifact_ref(part):
             _check_reference(part, place)
-        data, mime_type = parts.encode(part, custom_metadata)
+        try:
+            data, mime_type = parts.encode(part, custom_metadata)
+        except Invalid as error:
+            raise InputValidationError(str(error)) from error
         return await self._save(place, data, mime_type) - 1
 
     async def load_artifact(
@@ -219,11 +222,10 @@ class PerdureArtifactService(BaseArtifactService):
             return versions[-1] if versions else None
         return next((found for found in versions if found.version - 1 == version), None)
 
-    async def _versions(self, place: Place) -> list[Version]:
+    async def _versions(self, place: Place) -> Sequence[Version]:
         """The live versions since the artifact was last deleted."""
         found = await self._read(place, lambda store, key: store.artifact_versions(key, place.name)) or []
-        deletions = [index for index, version in enumerate(found) if version.mime_type == parts.DELETED]
-        return found[deletions[-1] + 1 :] if deletions else found
+        return parts.since_deletion(found)
 
     async def _described(self, place: Place, version: Version) -> ArtifactVersion:
         saved = None

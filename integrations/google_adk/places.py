@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from google.adk.errors.input_validation_error import InputValidationError
 
-from integrations.google_adk.owners import USERS_OWN, key_of, stand_in
+from integrations.adk_json.owners import USERS_OWN, key_of, stand_in
 from perdure.errors import SessionNotFound
 from perdure.types import SessionKey
 from storage.sessions import SessionStore

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 from google.adk.events import Event
 from google.adk.sessions import Session
 from google.adk.sessions.base_session_service import GetSessionConfig
 
+from integrations.adk_json.events import state_from_store, time_of
+from integrations.adk_json.owners import is_stand_in
+from integrations.adk_json.reading import AT_ONCE, keys, last_update, recent
 from integrations.google_adk import revision
-from integrations.google_adk.events import is_shown, state_from_store, time_of, to_adk
-from integrations.google_adk.owners import is_stand_in
-from perdure.errors import InvalidContent, SessionNotFound
+from integrations.google_adk.events import to_adk
+from perdure.errors import SessionNotFound
 from perdure.types import Event as LogEvent
 from perdure.types import Session as Stored
 from perdure.types import SessionKey
 from storage.sessions import SessionStore
 
 __all__ = ["read", "read_all", "session_of"]
-
-AT_ONCE = 5
-"""Sessions of a list that are read at the same time: no more than an ordinary pool has connections."""
-PAGE = 1_000
 
 
 async def read(store: SessionStore, key: SessionKey, config: GetSessionConfig | None) -> Session:
@@ -34,7 +32,7 @@ async def read(store: SessionStore, key: SessionKey, config: GetSessionConfig | 
     """
     count = config.num_recent_events if config else None
     since = config.after_timestamp if config else None
-    stored, shown = await _recent(store, key, None if since is not None and count != 0 else count)
+    stored, shown = await recent(store, key, None if since is not None and count != 0 else count)
     if is_stand_in(stored):
         raise SessionNotFound(f"{key} (app/user/session) has artifacts, but there is no such session")
     events = [event for event in shown if since is None or time_of(event) >= since]
@@ -54,8 +52,8 @@ async def read_all(store: SessionStore, app_name: str, user_id: str | None) -> l
             except SessionNotFound:  # deleted since it was listed
                 return None
 
-    keys = [key async for key in _keys(store, app_name, user_id)]
-    found = [session for session in await asyncio.gather(*map(one, keys)) if session is not None]
+    found_keys = [key async for key in keys(store, app_name, user_id)]
+    found = [session for session in await asyncio.gather(*map(one, found_keys)) if session is not None]
     return sorted(found, key=lambda session: (session.last_update_time, session.user_id, session.id))
 
 
@@ -73,34 +71,7 @@ def session_of(stored: Stored, shown: Sequence[LogEvent], events: Sequence[Event
         id=stored.key.session_id,
         state=state_from_store(stored.state),
         events=list(events),
-        last_update_time=time_of(shown[-1]) if shown else stored.created_at.timestamp(),
+        last_update_time=last_update(stored, shown),
     )
     revision.note(session, revision.Revision(epoch=stored.epoch, seq=stored.head))
     return session
-
-
-async def _recent(store: SessionStore, key: SessionKey, count: int | None) -> tuple[Stored, list[LogEvent]]:
-    """At least the last ``count`` of the events that google-adk sees, and at least one if there is any."""
-    wanted = None if count is None else max(count, 1)
-    limit = wanted
-    while True:
-        stored = await store.get(key, max_events=limit)
-        shown = [event for event in stored.events if is_shown(event)]
-        if limit is None or wanted is None or len(shown) >= wanted or len(stored.events) < limit:
-            return stored, shown
-        limit *= 2
-
-
-async def _keys(store: SessionStore, app_name: str, user_id: str | None) -> AsyncIterator[SessionKey]:
-    cursor = None
-    while True:
-        try:
-            page = await store.list_sessions(app_name, user_id, limit=PAGE, cursor=cursor)
-        except InvalidContent:  # a name that no app or user can have
-            return
-        for session in page.sessions:
-            if not is_stand_in(session):
-                yield session.key
-        cursor = page.next_cursor
-        if cursor is None:
-            return

@@ -5,10 +5,10 @@ the field that google-adk keeps for such a mark. Before an append the log is ask
 came after it. What the session's own invocation caused is fine: its own events, and the
 artifacts that its tools saved. Anything else makes it stale.
 
-The epoch goes with the append and is compared under the lock, so a rewind, or a turn of
-Perdure's own runtime, cannot slip in between. Another runner's plain append can, if it is in
-another process and within that instant; nothing is lost by it, since the log has an order
-and the state is kept key by key, and the next append of the one who came late is refused.
+The epoch, and where the log ended, go with the append and are compared under the lock. Where
+something slipped in between, nothing is written and the log is asked again: a file that a tool
+saved meanwhile is fine, and anybody else's event makes the session stale. So of two processes
+that append to copies of one session at the same instant, one is refused.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from google.adk.errors import StaleSessionError
 from google.adk.sessions import Session
 
-from integrations.google_adk.events import is_record, is_shown
+from integrations.adk_json.events import is_record, is_shown
 from perdure.errors import StaleEpoch
 from perdure.types import Event as LogEvent
 from perdure.types import SessionKey
@@ -54,7 +54,9 @@ class Revision:
         return seq <= self.seq and any(event.id == event_id for event in session.events)
 
 
-async def check(store: SessionStore, key: SessionKey, session: Session, event_id: str) -> Revision:
+async def check(
+    store: SessionStore, key: SessionKey, session: Session, event_id: str, refused: Revision | None = None
+) -> Revision:
     """What the session may append on.
 
     Args:
@@ -62,6 +64,7 @@ async def check(store: SessionStore, key: SessionKey, session: Session, event_id
         key: the session's.
         session: as the caller holds it.
         event_id: what is to be appended; it may be there already.
+        refused: what an earlier check said, where the log turned out to end elsewhere.
 
     Raises:
         StaleSessionError: somebody else changed the session since it was read.
@@ -69,6 +72,8 @@ async def check(store: SessionStore, key: SessionKey, session: Session, event_id
     """
     seen = _noted(session) or await _adopted(store, key, session)
     newer = await store.log(key, after=seen.seq)
+    if refused is not None and (not newer or newer[-1].seq <= refused.seq):
+        raise _stale(session, "its log is shorter: it was deleted and made again")
     if not newer:
         return replace(seen, base=seen.seq)
     own = {event.id for event in session.events} | {event_id}

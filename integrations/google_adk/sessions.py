@@ -13,7 +13,8 @@ The hazards, and what is done about them here:
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -26,21 +27,20 @@ from google.adk.sessions import BaseSessionService, Session
 from google.adk.sessions.base_session_service import GetSessionConfig, ListSessionsResponse
 from google.adk.sessions.state import State
 
-from integrations.google_adk import reading, revision
-from integrations.google_adk.artifacts import PerdureArtifactService
-from integrations.google_adk.connection import Connection
-from integrations.google_adk.events import (
+from integrations.adk_json.events import (
     COPIES,
     TAKEN_OVER,
-    from_adk,
     is_record,
     state_from_store,
     state_to_store,
     time_of,
-    to_adk,
 )
-from integrations.google_adk.jsonform import json_of
-from integrations.google_adk.owners import MARK, USERS_OWN, is_stand_in, key_of, stand_in
+from integrations.adk_json.jsonform import json_of
+from integrations.adk_json.owners import MARK, USERS_OWN, is_stand_in, key_of, stand_in
+from integrations.google_adk import reading, revision
+from integrations.google_adk.artifacts import PerdureArtifactService
+from integrations.google_adk.connection import Connection
+from integrations.google_adk.events import from_adk, to_adk
 from integrations.google_adk.queues import Queues
 from perdure.errors import (
     InvalidContent,
@@ -50,7 +50,6 @@ from perdure.errors import (
     SessionNotFound,
     VersionMismatch,
 )
-from perdure.types import Event as LogEvent
 from perdure.types import Json, SessionKey
 from perdure.types import Session as Stored
 from storage.options import StoreOptions
@@ -202,9 +201,12 @@ class PerdureSessionService(BaseSessionService):
         await self.close()
 
     async def _append(self, store: SessionStore, key: SessionKey, session: Session, event: Event) -> Event:
-        seen = await revision.check(store, key, session, event.id)
-        with revision.refusing_stale(session):
-            stored = await store.append(key, from_adk(event), epoch=seen.epoch)
+        seen = None
+        while True:
+            seen = await revision.check(store, key, session, event.id, seen)
+            with revision.refusing_stale(session), suppress(VersionMismatch):
+                stored = await store.append(key, from_adk(event), epoch=seen.epoch, expected_head=seen.seq)
+                break
         if seen.knows(session, event.id, stored.seq):
             return event
         self._apply_temp_state(session, event)
@@ -220,10 +222,16 @@ class PerdureSessionService(BaseSessionService):
     async def _rewind(self, store: SessionStore, key: SessionKey, session: Session, event: Event) -> Event:
         target = event.actions.rewind_before_invocation_id
         request_id = event.invocation_id or event.id
-        seen = await revision.check(store, key, session, f"{request_id}:rewind")
+        seen = None
         try:
-            await _drop_copies(store, key, event, request_id, seen.newer)
-            done = await store.rewind(key, before=target or "", request_id=request_id)
+            while True:
+                seen = await revision.check(store, key, session, f"{request_id}:rewind", seen)
+                with suppress(VersionMismatch):
+                    head = await _drop_copies(store, key, event, request_id, seen)
+                    done = await store.rewind(
+                        key, before=target or "", request_id=request_id, expected_head=head
+                    )
+                    break
         except (InvocationNotFound, InvocationRewound) as error:
             raise InvocationNotFoundError(str(error)) from error
         marker = to_adk(done.event)
@@ -265,15 +273,27 @@ async def _take_over(store: SessionStore, key: SessionKey, state: dict[str, Json
 
 
 async def _drop_copies(
-    store: SessionStore, key: SessionKey, event: Event, request_id: str, newer: Sequence[LogEvent]
-) -> None:
+    store: SessionStore, key: SessionKey, event: Event, request_id: str, seen: revision.Revision
+) -> int:
     """Rewind the copies of files that google-adk saved for a rewind, before that is carried out.
 
     They would go with it anyway. But redo brings back what there was just before the rewind, and
     that is not to be the copies.
+
+    Returns:
+        Where the log ends after it.
+
+    Raises:
+        VersionMismatch: the log has grown since it was seen.
     """
     saved = event.actions.artifact_delta
-    for record in newer:
+    for record in seen.newer:
         if is_record(record) and any(saved.get(name) == n - 1 for name, n in record.artifact_delta.items()):
-            await store.rewind(key, before=record.invocation_id, request_id=f"{request_id}{COPIES}")
-            return
+            done = await store.rewind(
+                key,
+                before=record.invocation_id,
+                request_id=f"{request_id}{COPIES}",
+                expected_head=seen.seq,
+            )
+            return done.event.seq
+    return seen.seq

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,18 @@ async def read(service: PerdureSessionService) -> Session:
     found = await service.get_session(**WHO)
     assert found is not None
     return found
+
+
+def slipping_in(monkeypatch: pytest.MonkeyPatch, method: str, act: Callable[[], Awaitable[object]]) -> None:
+    """Let something happen just before the store is next asked to write."""
+    original = getattr(SessionStore, method)
+
+    async def late(self: SessionStore, *args: Any, **options: Any) -> Any:
+        monkeypatch.undo()
+        await act()
+        return await original(self, *args, **options)
+
+    monkeypatch.setattr(SessionStore, method, late)
 
 
 async def test_a_session_changed_by_another_process_is_refused(database: Database) -> None:
@@ -160,25 +173,45 @@ async def test_an_append_that_was_committed_but_not_heard_of(
     await ours.append_event(session, said("more", n=2))
 
 
-async def test_a_writer_who_slips_in_between_is_noticed_at_the_next_append(
+async def test_a_writer_who_slips_in_between_makes_it_stale(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two = database.service(), database.service()
     mine = await one.create_session(**WHO)
     theirs = await read(two)
-    append = SessionStore.append
-
-    async def late(self: SessionStore, *args: Any, **options: Any) -> Any:
-        monkeypatch.undo()
-        await two.append_event(theirs, said("between", a=1))
-        return await append(self, *args, **options)
-
-    monkeypatch.setattr(SessionStore, "append", late)
-    await one.append_event(mine, said("first", b=1))
-    assert (await read(one)).state == {"a": 1, "b": 1}
+    slipping_in(monkeypatch, "append", lambda: two.append_event(theirs, said("between", a=1)))
     with pytest.raises(StaleSessionError):
-        await one.append_event(mine, said("second", b=2))
-    assert (await read(one)).state == {"a": 1, "b": 1}
+        await one.append_event(mine, said("first", b=1))
+    assert (mine.events, mine.state) == ([], {})
+    assert (await read(one)).state == {"a": 1}
+
+
+async def test_a_file_that_slips_in_between_does_not(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = database.service(), database.service()
+    mine = await one.create_session(**WHO)
+    part = types.Part(text="x")
+    slipping_in(
+        monkeypatch, "append", lambda: two.artifacts.save_artifact(**WHO, filename="a", artifact=part)
+    )
+    await one.append_event(mine, said("first", b=1))
+    await one.append_event(mine, said("second", c=1))
+    assert (await read(one)).state == {"b": 1, "c": 1}
+
+
+async def test_a_writer_who_slips_in_before_a_rewind_makes_it_stale(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = database.service(), database.service()
+    mine = await one.create_session(**WHO)
+    await one.append_event(mine, said("first", n=1))
+    theirs = await read(two)
+    slipping_in(monkeypatch, "rewind", lambda: two.append_event(theirs, said("between", n=2)))
+    back = Event(invocation_id="r1", author="user", actions=EventActions(rewind_before_invocation_id="i1"))
+    with pytest.raises(StaleSessionError):
+        await one.append_event(mine, back)
+    assert (await read(one)).state == {"n": 2}
 
 
 # The way to the store

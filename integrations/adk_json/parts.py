@@ -9,15 +9,26 @@ blob a JSON envelope around the part.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
-from google.adk.errors.input_validation_error import InputValidationError
 from google.genai import types
 from pydantic import BaseModel, ConfigDict, Field
 
-from integrations.google_adk.jsonform import json_of_model
+from integrations.adk_json.jsonform import json_of_model
+from perdure.errors import InvalidContent
+from perdure.types import ArtifactVersion
 
-__all__ = ["DELETED", "TOMBSTONE", "Saved", "decode", "encode", "needs_bytes", "said_type"]
+__all__ = [
+    "DELETED",
+    "TOMBSTONE",
+    "Saved",
+    "decode",
+    "encode",
+    "needs_bytes",
+    "said_type",
+    "since_deletion",
+]
 
 TEXT = "text/plain; charset=utf-8; part=text"
 ENVELOPE = "application/vnd.perdure.adk-part+json"
@@ -43,13 +54,13 @@ def encode(part: types.Part, metadata: dict[str, Any] | None) -> tuple[bytes, st
     """The bytes and the MIME type to store.
 
     Raises:
-        InputValidationError: a part that is no file, no text and no reference, or metadata that is no JSON.
+        InvalidContent: a part that is no file, no text and no reference, or metadata that is no JSON.
     """
     blob = part.inline_data
     if blob is not None and blob.data is None:
-        raise InputValidationError("Artifact inline_data must contain data.")
+        raise InvalidContent("Artifact inline_data must contain data.")
     if blob is None and part.text is None and part.file_data is None:
-        raise InputValidationError("Not supported artifact type.")
+        raise InvalidContent("Not supported artifact type.")
     if not metadata and part.text is not None and part == types.Part(text=part.text):
         return _utf8(part.text), TEXT
     if not metadata and blob is not None and _is_plain(part, blob):
@@ -58,7 +69,7 @@ def encode(part: types.Part, metadata: dict[str, Any] | None) -> tuple[bytes, st
     try:
         return _utf8(json.dumps({"part": wire, "metadata": metadata or {}}, allow_nan=False)), ENVELOPE
     except (TypeError, ValueError) as error:
-        raise InputValidationError(f"The artifact's custom_metadata is no JSON: {error}.") from error
+        raise InvalidContent(f"The artifact's custom_metadata is no JSON: {error}.") from error
 
 
 def decode(data: bytes, mime_type: str) -> Saved:
@@ -73,6 +84,12 @@ def decode(data: bytes, mime_type: str) -> Saved:
 def needs_bytes(mime_type: str) -> bool:
     """Whether what is said about a version stands in its bytes."""
     return mime_type == ENVELOPE
+
+
+def since_deletion(versions: Sequence[ArtifactVersion]) -> Sequence[ArtifactVersion]:
+    """Of the live versions of an artifact, oldest first, those since it was last deleted."""
+    deletions = [index for index, version in enumerate(versions) if version.mime_type == DELETED]
+    return versions[deletions[-1] + 1 :] if deletions else versions
 
 
 def said_type(mime_type: str, saved: Saved | None) -> str | None:
@@ -98,4 +115,4 @@ def _utf8(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise InputValidationError("The artifact's text holds a lone surrogate; it has no UTF-8.") from error
+        raise InvalidContent("The artifact's text holds a lone surrogate; it has no UTF-8.") from error
