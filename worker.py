@@ -2,20 +2,31 @@
 
 Run it as ``python worker.py`` or ``perdure worker``. It holds no state; start as many as
 you like, and kill any at any time.
+
+Asked to stop, it takes no more work and lets what runs go on for ``graceful_shutdown``
+seconds. What is still running then is handed back to Temporal, which gives it to another
+worker at once (:func:`activities.runtime.typed_errors`). Asked again, it ends on the spot.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
+import socket
 import sys
+import threading
+from collections.abc import AsyncIterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 from temporalio.client import Client
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.service import RPCError
-from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkflowRunner
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymentConfig, WorkflowRunner
 
 from activities.compaction import CompactionActivities
 from activities.gemini import Gemini
@@ -23,9 +34,13 @@ from activities.model import ModelActivities
 from activities.retention import RetentionActivities
 from activities.steering import SteeringActivities
 from activities.tools import ToolActivities
+from embedded.pollers import polls
+from gateway.health import Checks, NotReady, health_app
+from gateway.listening import address_of, listening
 from gateway.opening import open_store
 from gateway.runner import connect
-from perdure import __version__, searchattributes
+from gateway.serving import beside_worker
+from perdure import __version__, logs, searchattributes
 from perdure.errors import InvalidOption
 from perdure.registry import Registry, load_agents
 from perdure.settings import Settings
@@ -34,6 +49,9 @@ from workflows.retention import Retention
 from workflows.session import AgentSession
 
 __all__ = ["build_worker", "main", "run_worker"]
+
+TOOL_THREADS = "perdure-tool"
+"""How the names of the threads begin in which sync tools run."""
 
 _log = logging.getLogger("perdure.worker")
 
@@ -46,6 +64,7 @@ def build_worker(
     settings: Settings,
     *,
     workflow_runner: WorkflowRunner | None = None,
+    tool_threads: Executor | None = None,
 ) -> Worker:
     """A worker for sessions of these agents.
 
@@ -57,10 +76,17 @@ def build_worker(
         settings: task queue, concurrency, grace period.
         workflow_runner: the sandbox in tests. Production runs without: the workflow code
             imports nothing that varies, and the sandbox costs a third of the throughput.
+        tool_threads: where sync tools run; None: in threads of the worker's own.
     """
-    model = ModelActivities(store, agents, gemini, concurrency=settings.max_concurrent_model_calls)
-    tools = ToolActivities(store, agents, concurrency=settings.max_concurrent_tools)
-    compaction = CompactionActivities(store, agents, gemini)
+    model = ModelActivities(
+        store,
+        agents,
+        gemini,
+        concurrency=settings.max_concurrent_model_calls,
+        context_cache=settings.context_cache * 1_000_000,
+    )
+    tools = ToolActivities(store, agents, concurrency=settings.max_concurrent_tools, threads=tool_threads)
+    compaction = CompactionActivities(store, agents, gemini, slots=model.slots)
     steering = SteeringActivities(store)
     retention = RetentionActivities(store, client)
     return Worker(
@@ -87,9 +113,26 @@ def build_worker(
         max_heartbeat_throttle_interval=timedelta(seconds=1),
         # How long a session waits for a worker that died before another may take its workflow.
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=3),
+        max_cached_workflows=settings.max_cached_workflows,
         # Left to itself the SDK hashes every module there is: seconds of CPU at each start, and 32
         # bytes of every workflow task.
-        build_id=__version__,
+        build_id=None if settings.deployment else settings.build_id or __version__,
+        deployment_config=_deployment(settings),
+    )
+
+
+def _deployment(settings: Settings) -> WorkerDeploymentConfig | None:
+    """Which version of which deployment the worker is.
+
+    A session is open for months and idle for most of them, so it cannot stay with the version that
+    it began on: it goes on with the current one, which replays the histories of those before it.
+    """
+    if settings.deployment is None:
+        return None
+    return WorkerDeploymentConfig(
+        version=WorkerDeploymentVersion(settings.deployment, settings.build_id or __version__),
+        use_worker_versioning=True,
+        default_versioning_behavior=VersioningBehavior.AUTO_UPGRADE,
     )
 
 
@@ -97,7 +140,7 @@ async def run_worker(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; running activities then get ``graceful_shutdown`` seconds.
 
     Raises:
-        InvalidOption: no agents, or a Temporal without the search attributes.
+        InvalidOption: no agents, a Temporal without the search attributes, or a probe that cannot listen.
     """
     if not settings.agents:
         raise InvalidOption("a worker needs agents: set PERDURE_AGENTS or pass --agents examples.counter")
@@ -109,17 +152,67 @@ async def run_worker(settings: Settings) -> None:
         base_url=settings.model_base_url,
         api_key=settings.gemini_api_key.get_secret_value() if settings.gemini_api_key else None,
     )
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    threads = ThreadPoolExecutor(settings.max_concurrent_tools, thread_name_prefix=TOOL_THREADS)
+    stop = _until_asked_to_stop()
+    worker = build_worker(client, store, agents, gemini, settings, tool_threads=threads)
     try:
-        async with build_worker(client, store, agents, gemini, settings):
+        # The gateway ends last: whoever waits for a turn that is just being finished gets the answer.
+        async with (
+            _probe(settings, worker, store, stop),
+            beside_worker(settings, client, store, agents),
+            worker,
+        ):
             _log.info("serving %s on task queue %s", ", ".join(agents), settings.task_queue)
             print(f"worker ready: {', '.join(agents)} on task queue {settings.task_queue}", flush=True)
             await stop.wait()
+            _log.info("asked to stop; what runs has %g seconds", settings.graceful_shutdown)
     finally:
+        threads.shutdown(wait=False, cancel_futures=True)
         await gemini.close()
         await store.close()
+
+
+def _until_asked_to_stop() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT. The second one ends the process as if nobody had caught it."""
+    stop = asyncio.Event()
+
+    def asked(number: signal.Signals) -> None:
+        if stop.is_set():
+            _log.warning("asked to stop again: ending now, what runs starts again elsewhere in seconds")
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, asked, number)
+    return stop
+
+
+@asynccontextmanager
+async def _probe(
+    settings: Settings, worker: Worker, store: SessionStore, stop: asyncio.Event
+) -> AsyncIterator[None]:
+    """``/healthz`` and ``/livez``, where the settings ask for them, until the last activity is over."""
+    if settings.health_address is None:
+        yield
+        return
+    host, port = address_of(settings.health_address)
+
+    async def polls_temporal() -> None:
+        if stop.is_set() or not worker.is_running:
+            raise NotReady("the worker is stopping" if stop.is_set() else "the worker does not run")
+        here, pid = socket.gethostname(), os.getpid()
+        if not await polls(worker.client, settings.task_queue, host=here, pid=pid, workflows=True):
+            raise NotReady(f"this worker does not poll the task queue {settings.task_queue}")
+
+    checks = Checks(
+        {"temporal": polls_temporal, "database": store.ping_database, "artifacts": store.ping_artifacts}
+    )
+    async with listening(health_app(checks), host, port):
+        try:
+            yield
+        finally:
+            await checks.close()
 
 
 async def _check_search_attributes(client: Client, settings: Settings) -> None:
@@ -142,11 +235,21 @@ async def _check_search_attributes(client: Client, settings: Settings) -> None:
 
 def main(settings: Settings) -> None:
     """Be a worker until asked to stop: log to stderr, then :func:`run_worker`."""
-    logging.basicConfig(
-        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logs.configure(settings.log_level, content=settings.log_content)
     asyncio.run(run_worker(settings))
+    _leave_tools_behind()
+
+
+def _leave_tools_behind() -> None:
+    """End the process here if a sync tool still runs: Python would wait for its thread for ever."""
+    running = [thread for thread in threading.enumerate() if thread.name.startswith(TOOL_THREADS)]
+    for thread in running:
+        thread.join(timeout=1)  # a thread with nothing to do ends at once
+    if any(thread.is_alive() for thread in running):
+        _log.warning("a tool did not end; its call has been handed back, and this process ends without it")
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)
 
 
 if __name__ == "__main__":

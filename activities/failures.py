@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from temporalio.exceptions import ActivityError, ApplicationError, ApplicationErrorCategory, FailureError
 
-from perdure.errors import ModelUnavailable, PerdureError, by_name
+from perdure.errors import ModelError, ModelUnavailable, PerdureError, StorageUnavailable, by_name
 
 __all__ = ["application_error", "perdure_error", "refusal"]
 
@@ -18,13 +18,15 @@ __all__ = ["application_error", "perdure_error", "refusal"]
 def application_error(error: PerdureError) -> ApplicationError:
     """The form in which an activity or handler raises ``error``.
 
-    Only :class:`~perdure.errors.ModelUnavailable` is worth another attempt, after
-    ``retry_after`` seconds where the model's server named them.
+    Only :class:`~perdure.errors.StorageUnavailable` and :class:`~perdure.errors.ModelUnavailable`
+    are worth another attempt, the latter after ``retry_after`` seconds where the model's server
+    named them. The words of that server stay out: they may quote the conversation, and Temporal
+    stores what is raised.
     """
-    later = isinstance(error, ModelUnavailable)
+    later = isinstance(error, ModelUnavailable | StorageUnavailable)
     wait = error.retry_after if isinstance(error, ModelUnavailable) else None
     return ApplicationError(
-        str(error),
+        error.brief if isinstance(error, ModelError) else str(error),
         type=type(error).__name__,
         non_retryable=not later,
         # A refusal is an answer, not an accident: no stack trace in the worker's log.

@@ -28,10 +28,11 @@ from google.genai import types
 
 from activities.model_errors import REFUSED_FINISHES, refused_finish, sort_error
 from activities.model_wire import Reading, Wire
+from perdure.crashpoints import reach
 from perdure.errors import ModelRefused, ModelUnavailable
 from perdure.types import JsonObject
 
-__all__ = ["Answer", "Gemini"]
+__all__ = ["Answer", "Gemini", "recording_transport"]
 
 _NO_KEY = (
     "there is no API key for the Gemini API: set GEMINI_API_KEY, "
@@ -41,6 +42,8 @@ _PLACEHOLDER_KEY = "none-needed"
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _OURS = frozenset({"automatic_function_calling", "http_options", "system_instruction"})
 _REPLACED = types.Content(role="user", parts=[types.Part(text="replaced by extra_body")])
+
+_A_WORD = 'data: {"candidates": [{"content": {"parts": [{"text": "-"}]}, "finishReason": "STOP"}]}\n\n'
 
 _wire: ContextVar[Wire] = ContextVar("perdure_model_wire")
 
@@ -75,14 +78,21 @@ class Gemini:
         api_key: may be None if there is a ``base_url`` that needs none.
         api_version: of the Gemini API. We name it because the SDK's default moved from v1beta
             to v1 with its release 3, and v1 lacks the ``-latest`` aliases of models.
+        transport: what carries requests in place of the network, see :func:`recording_transport`.
     """
 
     def __init__(
-        self, base_url: str | None = None, api_key: str | None = None, *, api_version: str = "v1beta"
+        self,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        *,
+        api_version: str = "v1beta",
+        transport: Any = None,
     ) -> None:
         self._base_url = base_url or None
         self._api_key = (api_key or "").strip() or (_PLACEHOLDER_KEY if self._base_url else None)
         self._api_version = api_version
+        self._transport = transport
         self._client: genai.Client | None = None
         self._http: _HttpClient | None = None
 
@@ -105,7 +115,7 @@ class Gemini:
             contents: the conversation in wire form.
             tools: function declarations: name, description and ``parametersJsonSchema``.
             extra: further fields of genai's ``GenerateContentConfig``.
-            on_chunk: called with the content of each piece as it arrives, for heartbeats.
+            on_chunk: called with the content of each piece as it arrives, for those who follow the session.
             timeout: seconds the whole call may take.
 
         Raises:
@@ -141,7 +151,7 @@ class Gemini:
         if self._client is None:
             if self._api_key is None:
                 raise ModelRefused(_NO_KEY)
-            self._http = _http_client(self._base_url)
+            self._http = _http_client(self._base_url, self._transport)
             self._client = genai.Client(
                 vertexai=False,
                 api_key=self._api_key,
@@ -169,10 +179,12 @@ async def _read(
     async with aclosing(_chunks(client, model, config, wire)) as chunks:
         async for chunk in chunks:
             content = reading.add(wire.take(partial(_dump, chunk)))
+            reach("model.chunk")
             feedback = chunk.prompt_feedback
             if feedback is not None and feedback.block_reason is not None:
                 said = f": {feedback.block_reason_message}" if feedback.block_reason_message else ""
-                raise ModelRefused(f"model {model} blocked the prompt, {_name(feedback.block_reason)}{said}")
+                brief = f"model {model} blocked the prompt, {_name(feedback.block_reason)}"
+                raise ModelRefused(brief + said, brief=brief)
             if chunk.candidates and chunk.candidates[0].finish_reason is not None:
                 finish = _name(chunk.candidates[0].finish_reason)
             if chunk.usage_metadata is not None:
@@ -247,7 +259,7 @@ def _config(
         raise sort_error(error, model=model, answering=False) from error
 
 
-def _http_client(base_url: str | None) -> _HttpClient:
+def _http_client(base_url: str | None, transport: Any) -> _HttpClient:
     async def listen(response: Any) -> None:
         if (wire := _wire.get(None)) is not None:
             wire.listen(response)
@@ -257,10 +269,21 @@ def _http_client(base_url: str | None) -> _HttpClient:
         event_hooks={"response": [listen]},
         follow_redirects=True,
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
+        transport=transport,
         # A proxy has no business between this machine and itself.
         trust_env=urlsplit(base_url or "").hostname not in _LOOPBACK,
     )
     return client
+
+
+def recording_transport(sent: list[bytes]) -> Any:
+    """A transport that keeps the bodies of requests in ``sent``, and answers each with a word."""
+
+    async def answer(request: Any) -> Any:
+        sent.append(await request.aread())
+        return _httpx().Response(200, text=_A_WORD, headers={"content-type": "text/event-stream"})
+
+    return _httpx().MockTransport(answer)
 
 
 def _httpx() -> Any:

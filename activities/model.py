@@ -9,26 +9,40 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
+from functools import partial
 
 from temporalio import activity
 
+from activities.context_cache import ContextCache
+from activities.fencing import still_wanted
 from activities.gemini import Answer, Gemini
-from activities.prompt import build_prompt, calls_of, is_user_message, model_event_id
+from activities.limits import check_limits, in_time
+from activities.model_request import full_request, send
+from activities.oversize import begin_turn, fit_answer
+from activities.patience import patiently
+from activities.prompt import calls_of, model_event_id
 from activities.protocol import CALL_MODEL, TOOL_SECONDS, CallRef, Failure, ModelOutcome, ModelTask
 from activities.runtime import Attempts, beating, log, session_key, typed_errors
+from activities.windows import compaction_due
 from perdure.agent import Agent
-from perdure.crashpoints import reach
 from perdure.errors import (
     InvalidContent,
     InvalidInstruction,
+    InvalidMessage,
+    LimitExceeded,
+    ModelError,
     ModelRefused,
     ModelUnavailable,
     PerdureError,
     StaleEpoch,
 )
+from perdure.instructions import state_keys
+from perdure.logs import words_of
 from perdure.registry import Registry
 from perdure.types import Event, JsonObject, SessionKey
-from storage.sessions import Context, SessionStore
+from storage.feed import Answering
+from storage.sessions import Context, SessionStore, Turn
 
 __all__ = ["ModelActivities", "end_event_id", "user_event"]
 
@@ -41,15 +55,24 @@ class ModelActivities:
         agents: the agents this worker serves, by name.
         gemini: the model client, shared by all calls of the worker.
         concurrency: how many model calls may run at once in this worker.
+        context_cache: bytes, about, of what sessions said that it remembers between calls.
     """
 
     def __init__(
-        self, store: SessionStore, agents: Registry, gemini: Gemini, *, concurrency: int = 64
+        self,
+        store: SessionStore,
+        agents: Registry,
+        gemini: Gemini,
+        *,
+        concurrency: int = 64,
+        context_cache: int = 0,
     ) -> None:
         self._store = store
         self._agents = agents
         self._gemini = gemini
-        self._slots = asyncio.Semaphore(concurrency)
+        self._contexts = ContextCache(store, size=context_cache)
+        self.slots = asyncio.Semaphore(concurrency)
+        """Held by each call of the model; whatever else calls it takes one of these too."""
 
     @activity.defn(name=CALL_MODEL)
     @typed_errors
@@ -67,39 +90,65 @@ class ModelActivities:
         async with beating() as attempts:
             epoch = task.epoch
             if task.step == 1:
-                turn = await self._store.begin_turn(key, user_event(task), epoch=epoch, reopen=task.reopen)
+                turn = await self._begin(key, agent, task)
                 if turn.done is not None:
                     done = _outcome(turn.epoch, agent, turn.done, inline=task.inline)
                     return done.model_copy(update={"repeated": True})
                 epoch = turn.epoch
             if epoch is None:
                 raise StaleEpoch(f"step {task.step} of {task.invocation_id} in {key} came without an epoch")
-            context = await self._store.context(key)
-            if context.session.epoch != epoch:
-                raise StaleEpoch(
-                    f"{task.invocation_id} in {key} was cancelled or rewound: epoch {epoch} is over"
-                )
+            context = await self._contexts.read(key, state_keys=state_keys(agent.instruction))
             answered = model_event_id(task.invocation_id, task.step)
             event = next((event for event in context.events if event.id == answered), None)
             if event is None:
+                if context.session.epoch != epoch:
+                    raise StaleEpoch(
+                        f"{task.invocation_id} in {key} was cancelled or rewound: epoch {epoch} is over"
+                    )
                 event = await self._step(key, agent, task, epoch, context, attempts)
             outcome = _outcome(epoch, agent, event, inline=task.inline)
             more: JsonObject = {"model": agent.model} if task.step == 1 else {}
-            if not outcome.calls and compaction_due(agent, context):
+            if not outcome.calls and _compaction_due(agent, context, event):
                 more["compact"] = True
+            if outcome.calls and task.step == 1 and agent.limits.turn_timeout is not None:
+                more["turn_timeout"] = agent.limits.turn_timeout
             return outcome.model_copy(update=more)
+
+    async def _begin(self, key: SessionKey, agent: Agent, task: ModelTask) -> Turn:
+        if task.blob is not None:
+            return await self._begin_large(key, agent, task, task.blob)
+        return await self._begin_with(key, agent, task, user_event(task))
+
+    async def _begin_large(self, key: SessionKey, agent: Agent, task: ModelTask, blob: str) -> Turn:
+        left = await self._store.fetch_message(key, task.invocation_id, blob)
+        if left is not None:
+            said = user_event(task.model_copy(update={"content": left.content}))
+            event = replace(said, state_delta=left.state)
+        else:
+            # An attempt before this one took it, and the log has it; or it is lost.
+            taken = await self._store.event(key, user_event(task).id)
+            if taken is None:
+                raise InvalidMessage(f"message {task.invocation_id} to {key} is lost; send it again")
+            event = taken
+        turn = await self._begin_with(key, agent, task, event)
+        await self._store.forget_message(key, blob)
+        return turn
+
+    async def _begin_with(self, key: SessionKey, agent: Agent, task: ModelTask, event: Event) -> Turn:
+        confirm = still_wanted if task.epoch is None else None
+        return await begin_turn(
+            self._store, key, event, agent.limits, epoch=task.epoch, reopen=task.reopen, confirm=confirm
+        )
 
     async def _step(
         self, key: SessionKey, agent: Agent, task: ModelTask, epoch: int, context: Context, attempts: Attempts
     ) -> Event:
         try:
-            if task.step > agent.limits.steps:
-                raise ModelRefused(
-                    f"the turn reached its limit of {agent.limits.steps} model calls without an answer"
-                )
-            event = await self._ask_model(key, agent, task, context, attempts)
-            reach("model.before_commit")
-            stored = await self._store.append(key, event, epoch=epoch, first_wins=True)
+            check_limits(agent.limits, task, context.events)
+            answer = await in_time(
+                agent.limits, task, lambda: self._ask_model(key, agent, task, context, attempts)
+            )
+            stored = await self._commit(key, agent, answer, epoch, attempts)
         except StaleEpoch:
             raise
         except ModelUnavailable as error:
@@ -111,44 +160,59 @@ class ModelActivities:
                     task.invocation_id,
                     "try %d: %s",
                     attempts.count,
-                    error,
+                    words_of(error),
                 )
                 attempts.beat()
                 raise
-            stored = await self._fail(key, task, epoch, error)
-        except (ModelRefused, InvalidContent, InvalidInstruction) as error:
-            stored = await self._fail(key, task, epoch, error)
-        reach("model.after_commit")
+            stored = await self._fail(key, agent, task, epoch, error, attempts)
+        except (ModelRefused, LimitExceeded, InvalidContent, InvalidInstruction) as error:
+            stored = await self._fail(key, agent, task, epoch, error, attempts)
         return stored
 
     async def _ask_model(
         self, key: SessionKey, agent: Agent, task: ModelTask, context: Context, attempts: Attempts
     ) -> Event:
-        prompt = build_prompt(agent, context.session.state, context.summary, context.events)
-        if attempts.start_another() > agent.limits.model_attempts:
-            raise ModelUnavailable(f"the worker died in each of {agent.limits.model_attempts} tries")
-        async with self._slots:
-            answer = await self._gemini.generate(
-                model=agent.model,
-                system=prompt.system,
-                contents=prompt.contents,
-                tools=[tool.declaration for tool in agent.tools],
-                extra=agent.generation,
-                timeout=agent.limits.model_timeout,
-            )
+        request = await full_request(self._store, key, agent, context)
+        async with self.slots:
+            # Counted only now: one that waited when its worker died has not tried the model.
+            if attempts.start_another() > agent.limits.model_attempts:
+                raise ModelUnavailable(f"the worker died in each of {agent.limits.model_attempts} tries")
+            with self._store.feed.preview(key, _answering(agent, task, context)) as preview:
+                answer = await send(self._gemini, request, on_chunk=preview.add)
         return _answer_event(agent, task, answer)
 
-    async def _fail(self, key: SessionKey, task: ModelTask, epoch: int, error: PerdureError) -> Event:
+    async def _commit(
+        self, key: SessionKey, agent: Agent, event: Event, epoch: int, attempts: Attempts
+    ) -> Event:
+        async def write() -> Event:
+            # A marker that ends the turn has nothing that could be put away.
+            answered = "step" in event.meta
+            fitted = await fit_answer(self._store, key, event, agent.limits) if answered else event
+            confirm = partial(still_wanted, attempts.count) if fitted.artifact_delta else None
+            return await self._store.append(key, fitted, epoch=epoch, first_wins=True, confirm=confirm)
+
+        return await patiently(write, key, event.invocation_id, attempts=attempts)
+
+    async def _fail(
+        self,
+        key: SessionKey,
+        agent: Agent,
+        task: ModelTask,
+        epoch: int,
+        error: PerdureError,
+        attempts: Attempts,
+    ) -> Event:
         """End the turn in the log with the reason, so that the user sees it and the session goes on."""
-        log(logging.ERROR, "model.failed", key, task.invocation_id, "%s", error)
+        log(logging.ERROR, "model.failed", key, task.invocation_id, "%s", words_of(error))
+        brief = _brief(agent, error)
         event = Event(
             id=end_event_id(task.invocation_id),
             invocation_id=task.invocation_id,
             author="perdure",
             error={"type": type(error).__name__, "message": str(error)},
-            meta={"final": True},
+            meta={"final": True, **({} if brief == str(error) else {"brief": brief})},
         )
-        return await self._store.append(key, event, epoch=epoch, first_wins=True)
+        return await self._commit(key, agent, event, epoch, attempts)
 
 
 def user_event(task: ModelTask) -> Event:
@@ -167,13 +231,29 @@ def end_event_id(invocation_id: str) -> str:
     return f"{invocation_id}:end"
 
 
-def compaction_due(agent: Agent, context: Context) -> bool:
-    """Whether ``interval`` invocations have begun since the newest summary's range."""
-    if agent.compaction is None:
-        return False
-    covered = context.summary.compaction["end"] if context.summary and context.summary.compaction else 0
-    new = (event for event in context.events if event.seq > covered and is_user_message(event))
-    return len({event.invocation_id for event in new}) >= agent.compaction.interval
+def _brief(agent: Agent, error: PerdureError) -> str:
+    """The reason without the words of the model or its server."""
+    if isinstance(error, InvalidContent):
+        return f"what model {agent.model} answered cannot be stored"
+    return error.brief if isinstance(error, ModelError) else str(error)
+
+
+def _compaction_due(agent: Agent, context: Context, last: Event) -> bool:
+    """Whether the policy wants a summary now that the turn has ended in ``last``."""
+    before = [event for event in context.events if event.seq < last.seq]
+    return compaction_due(agent, context.summary, [*before, last], last.invocation_id)
+
+
+def _answering(agent: Agent, task: ModelTask, context: Context) -> Answering:
+    """What those who follow the session are told of an answer while it comes."""
+    return Answering(
+        event_id=model_event_id(task.invocation_id, task.step),
+        invocation_id=task.invocation_id,
+        author=agent.name,
+        epoch=context.session.epoch,
+        after=context.session.head,
+        attempt=activity.info().attempt,
+    )
 
 
 def _answer_event(agent: Agent, task: ModelTask, answer: Answer) -> Event:
@@ -196,7 +276,9 @@ def _outcome(epoch: int, agent: Agent, event: Event, *, inline: bool) -> ModelOu
     """What the workflow needs to know of the event that a step ended in."""
     fields: JsonObject = {"epoch": epoch, "seq": event.seq}
     if event.error:
-        fields["failure"] = Failure.model_validate(event.error)
+        # In full it is in the log; Temporal gets what quotes nobody.
+        message = event.meta.get("brief") or event.error["message"]
+        fields["failure"] = Failure(type=event.error["type"], message=message)
     if event.meta.get("interrupted"):
         fields["cancelled"] = True
     if event.usage and (total := event.usage.get("totalTokenCount")):

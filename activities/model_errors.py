@@ -8,6 +8,7 @@ would fail again: it becomes the turn's error.
 what happened                                 becomes
 ============================================  ===========
 HTTP 408, 409, 425, 429, 499, any 5xx         unavailable
+400 for too many tokens or bytes, 413         refused, as :class:`~perdure.errors.PromptTooLong`
 any other HTTP error                          refused
 no connection, connection lost, time-out      unavailable
 a stream that ends without a finish reason    unavailable
@@ -28,6 +29,7 @@ status is sorted by whether the server had begun to answer, not by its class.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -35,7 +37,7 @@ from typing import Any
 
 from google.genai.errors import APIError
 
-from perdure.errors import ModelError, ModelRefused, ModelUnavailable
+from perdure.errors import ModelError, ModelRefused, ModelUnavailable, PromptTooLong
 
 __all__ = ["REFUSED_FINISHES", "RETRYABLE_STATUSES", "refused_finish", "retry_after", "sort_error"]
 
@@ -71,7 +73,16 @@ filter cut, or the announcement of a call that never came, must not end a turn a
 the reply. A reason that is not in this list, also one we never heard of, is judged by content."""
 
 _KEY_HINT = "check GEMINI_API_KEY: it must be a valid key whose project may use this model"
+_TOO_LONG = re.compile(
+    r"token count .*exceeds|exceeds the maximum number of tokens|payload size exceeds|input is too long",
+    re.IGNORECASE,
+)
+_TOO_LONG_HINT = (
+    "the session goes on: rewind this message or an earlier one, or compact the session; an agent's "
+    "compaction and its limits keep prompts short"
+)
 _LONGEST_QUOTE = 500
+_STATUS = re.compile(r"[A-Z_]{1,40}")
 _REQUEST_FAULTS = (TypeError, ValueError, KeyError, AttributeError)
 
 
@@ -87,18 +98,23 @@ def sort_error(error: Exception, *, model: str, answering: bool) -> ModelError:
         return error
     if isinstance(error, APIError) and isinstance(error.code, int):
         return _sort_status(error, model)
-    what = f"{type(error).__name__}: {_short(str(error)) or 'no details'}"
+    kind = type(error).__name__
+    what = f"{kind}: {_short(str(error)) or 'no details'}"
     if answering:
-        return ModelUnavailable(f"model {model}: the answer broke off or made no sense ({what})")
+        said = f"model {model}: the answer broke off or made no sense"
+        return ModelUnavailable(f"{said} ({what})", brief=f"{said} ({kind})")
     if isinstance(error, _REQUEST_FAULTS):
-        return ModelRefused(f"model {model}: the request could not be built ({what})")
-    return ModelUnavailable(f"model {model}: could not be reached ({what})")
+        said = f"model {model}: the request could not be built"
+        return ModelRefused(f"{said} ({what})", brief=f"{said} ({kind})")
+    said = f"model {model}: could not be reached"
+    return ModelUnavailable(f"{said} ({what})", brief=f"{said} ({kind})")
 
 
 def refused_finish(reason: str, message: str | None, *, model: str) -> ModelRefused:
     """The error for an answer that ended with one of :data:`REFUSED_FINISHES`."""
     said = f": {_short(message)}" if message else ""
-    return ModelRefused(f"model {model} gave no usable answer, finish reason {reason}{said}")
+    brief = f"model {model} gave no usable answer, finish reason {reason}"
+    return ModelRefused(brief + said, brief=brief)
 
 
 def retry_after(headers: Mapping[str, str], details: Any, *, now: datetime | None = None) -> float | None:
@@ -115,16 +131,21 @@ def retry_after(headers: Mapping[str, str], details: Any, *, now: datetime | Non
 
 def _sort_status(error: APIError, model: str) -> ModelError:
     words = _short(error.message or str(error.details))
+    status = error.status if error.status and _STATUS.fullmatch(error.status) else ""
+    brief = f"model {model}: HTTP {error.code} {status}".rstrip()
     said = f"model {model}: HTTP {error.code} {error.status or ''}".rstrip() + f": {words}"
     if error.code in RETRYABLE_STATUSES:
         headers = getattr(error.response, "headers", None)
         wait = retry_after(headers if isinstance(headers, Mapping) else {}, error.details)
-        return ModelUnavailable(said, retry_after=wait)
+        return ModelUnavailable(said, brief=brief, retry_after=wait)
     if error.code in (401, 403) or "API_KEY_INVALID" in str(error.details):
-        return ModelRefused(f"{said} ({_KEY_HINT})")
+        return ModelRefused(f"{said} ({_KEY_HINT})", brief=f"{brief} ({_KEY_HINT})")
+    if error.code == 413 or (error.code == 400 and _TOO_LONG.search(error.message or "")):
+        return PromptTooLong(f"{said} ({_TOO_LONG_HINT})", brief=f"{brief} ({_TOO_LONG_HINT})")
     if error.code == 404:
-        return ModelRefused(f"{said} (check the agent's model name)")
-    return ModelRefused(said)
+        hint = "check the agent's model name"
+        return ModelRefused(f"{said} ({hint})", brief=f"{brief} ({hint})")
+    return ModelRefused(said, brief=brief)
 
 
 def _header_seconds(value: str | None, now: datetime) -> float | None:

@@ -18,6 +18,8 @@ from temporalio.contrib.pydantic import PydanticPayloadConverter, ToJsonOptions
 from temporalio.converter import DataConverter, DefaultFailureConverter, PayloadConverter
 from temporalio.exceptions import FailureError
 
+from perdure.errors import PerdureError
+
 __all__ = [
     "CALL_MODEL",
     "COMPACT",
@@ -33,10 +35,12 @@ __all__ = [
     "EndTask",
     "Failure",
     "InterruptTask",
+    "Interrupted",
     "ModelOutcome",
     "ModelTask",
     "Moved",
     "RewindTask",
+    "SealableFailureConverter",
     "ToolTask",
     "data_converter",
 ]
@@ -55,7 +59,10 @@ TOOL_SECONDS = 600.0
 activity's to keep; this is the workflow's, for when the worker cannot."""
 
 FOREIGN_MESSAGE = 300
-"""Characters that the history keeps of an error that is not ours."""
+"""Characters that the history keeps of an outage's error."""
+
+_OUTAGES = frozenset({"asyncpg", "botocore", "sqlalchemy", "sqlite3"})
+"""Packages whose errors tell of an outage in their first line."""
 
 
 class _PayloadConverter(PydanticPayloadConverter):
@@ -67,7 +74,8 @@ class _FailureConverter(DefaultFailureConverter):
     """An error's type and message; the rest is in the worker's log.
 
     A stack trace and a chain of causes are kilobytes of history at each try. And an error that
-    is not ours may go on, in its second line, to quote what could not be written.
+    is not ours may quote anything: only one of the network, the disk or the database keeps its
+    first line, which tells of an outage; the second may quote what could not be written.
     """
 
     def to_failure(
@@ -78,7 +86,30 @@ class _FailureConverter(DefaultFailureConverter):
         if failure.HasField("application_failure_info"):
             failure.ClearField("cause")
             if not isinstance(exception, FailureError):
-                failure.message = failure.message.partition("\n")[0][:FOREIGN_MESSAGE]
+                failure.message = _first_line(exception)
+
+
+class SealableFailureConverter(_FailureConverter):
+    """The same, with the message where a codec encrypts it."""
+
+    def to_failure(
+        self, exception: BaseException, payload_converter: PayloadConverter, failure: FailureProto
+    ) -> None:
+        super().to_failure(exception, payload_converter, failure)
+        # Also one that came from the history, and has its words in the clear since it was read.
+        common = {"message": failure.message, "stack_trace": failure.stack_trace}
+        failure.encoded_attributes.CopyFrom(payload_converter.to_payloads([common])[0])
+        failure.message = "Encoded failure"
+        failure.stack_trace = ""
+
+
+def _first_line(error: BaseException) -> str:
+    kind = type(error)
+    if isinstance(error, PerdureError):
+        return str(error)
+    if isinstance(error, OSError) or kind.__module__.partition(".")[0] in _OUTAGES:
+        return str(error).partition("\n")[0][:FOREIGN_MESSAGE]
+    return f"{kind.__name__} in a worker; its log says where"
 
 
 data_converter = DataConverter(
@@ -124,6 +155,8 @@ class ModelTask(Record):
     epoch: int | None = None
     text: str | None = None
     content: dict[str, Any] | None = None
+    blob: str | None = None
+    """Where the store has the content, instead of the content."""
     reopen: bool = False
     inline: bool = False
 
@@ -143,6 +176,8 @@ class ModelOutcome(Record):
     """Enough has gathered to be worth a summary."""
     tokens: int = 0
     """What this step cost, prompt and answer together."""
+    turn_timeout: float | None = None
+    """Seconds the turn may take in all, with a first step that asks for calls."""
     model: str | None = None
     """The model's name, with the first step of a turn: what the UI calls the next ones."""
     text: str | None = None
@@ -158,9 +193,11 @@ class ToolTask(Record):
 
 
 class CompactTask(Record):
-    """Sum up what is live up to the end of this invocation."""
+    """Sum up what is live up to the end of this invocation, if that is still due."""
 
     invocation_id: str
+    asked: bool = False
+    """A caller asked for it, and the id is that of the request: all that has ended is summed up."""
 
 
 class RewindTask(Record):
@@ -178,6 +215,12 @@ class InterruptTask(Record):
     epoch: int | None = None
     reason: str
     failure: Failure | None = None
+
+
+class Interrupted(Record):
+    """What came of interrupting a turn whose answer was in the log already: it ends by itself."""
+
+    epoch: int
 
 
 class EndTask(Record):
@@ -201,3 +244,5 @@ class Moved(Record):
     seq: int
     repeated: bool = False
     """The same request had been carried out before, and nothing moved now."""
+    stopped: bool = False
+    """With that, and the turn that was to be stopped is over: an attempt of this that died did it."""

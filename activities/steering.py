@@ -10,6 +10,7 @@ import logging
 
 from temporalio import activity
 
+from activities.fencing import still_wanted
 from activities.protocol import (
     END,
     INTERRUPT,
@@ -17,14 +18,15 @@ from activities.protocol import (
     SAVE_ARTIFACT,
     ArtifactTask,
     EndTask,
+    Interrupted,
     InterruptTask,
     Moved,
     RewindTask,
 )
 from activities.runtime import beating, log, session_key, typed_errors
-from perdure.crashpoints import reach
 from perdure.types import Event
 from storage.sessions import SessionStore
+from storage.turns import end_marker
 
 __all__ = ["SteeringActivities"]
 
@@ -48,32 +50,43 @@ class SteeringActivities:
             SessionNotFound, InvocationNotFound, InvocationRewound: nothing was written.
         """
         key = session_key()
-        reach("rewind.before_commit")
         async with beating():
             done = await self._store.rewind(
-                key, before=task.before, request_id=task.request_id, interrupt=task.running
+                key,
+                before=task.before,
+                request_id=task.request_id,
+                interrupt=task.running,
+                confirm=still_wanted,
             )
-        reach("rewind.after_commit")
         log(logging.INFO, "rewound", key, task.before, "marker at seq %d", done.event.seq)
         moved = Moved(epoch=done.epoch, seq=done.event.seq)
-        return moved.model_copy(update={"repeated": True}) if done.repeated else moved
+        if not done.repeated:
+            return moved
+        marked = task.running is not None and await self._store.event(key, end_marker(task.running))
+        return moved.model_copy(update={"repeated": True, **({"stopped": True} if marked else {})})
 
     @activity.defn(name=INTERRUPT)
     @typed_errors
-    async def interrupt(self, task: InterruptTask) -> int:
+    async def interrupt(self, task: InterruptTask) -> int | Interrupted:
         """End a running turn in the log.
 
         Returns:
-            The session's epoch from here on.
+            The session's epoch from here on; as an ``Interrupted`` if the turn was over before.
         """
         key = session_key()
         error = task.failure.model_dump() if task.failure else None
         async with beating():
             epoch = await self._store.interrupt(
-                key, task.invocation_id, epoch=task.epoch, reason=task.reason, error=error
+                key,
+                task.invocation_id,
+                epoch=task.epoch,
+                reason=task.reason,
+                error=error,
+                confirm=still_wanted if task.epoch is None else None,
             )
+            marked = await self._store.event(key, end_marker(task.invocation_id))
         log(logging.INFO, "interrupted", key, task.invocation_id, "%s", task.reason)
-        return epoch
+        return Interrupted(epoch=epoch) if marked is None else epoch
 
     @activity.defn(name=END)
     @typed_errors
@@ -85,8 +98,7 @@ class SteeringActivities:
         """
         key = session_key()
         async with beating():
-            session = await self._store.end(key)
-        reach("end.after_commit")
+            session = await self._store.end(key, confirm=still_wanted)
         log(logging.INFO, "ended", key, task.request_id, "at seq %d", session.head)
         return Moved(epoch=session.epoch, seq=session.head)
 

@@ -12,26 +12,34 @@ import asyncio
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from activities.builtin_tools import builtin_tool
+from activities.fencing import still_wanted
+from activities.oversize import fit_response
+from activities.patience import patiently
 from activities.prompt import calls_of, model_event_id, response_event_id
 from activities.protocol import RUN_TOOL, ToolTask
 from activities.runtime import beating, log, session_key, typed_errors
 from perdure.agent import Agent
 from perdure.context import Artifact, ToolContext
-from perdure.crashpoints import reach
 from perdure.errors import (
     InvalidArguments,
     InvalidContent,
     InvocationNotFound,
     StaleEpoch,
     StateConflict,
+    StorageUnavailable,
 )
+from perdure.logs import words_of
 from perdure.registry import Registry
+from perdure.sources import Source, is_bytes
 from perdure.state import State
 from perdure.tool import Tool
 from perdure.types import Event, Json, JsonObject, SessionKey
@@ -39,8 +47,16 @@ from storage.sessions import SessionStore
 
 __all__ = ["ToolActivities"]
 
+T = TypeVar("T")
+
 TEMP_TURNS = 1_000
 """Of how many turns a worker keeps the ``temp:`` keys; a turn leaves none behind if it uses none."""
+
+LONGEST_ERROR = 1_000
+"""Characters that an event's error keeps of what a tool raised; the response has the rest."""
+
+STORAGE_TRIES = 4
+"""How often what a tool asks of the artifacts is tried while the storage is out of order: two seconds."""
 
 CONFLICT_RERUNS = 20
 """How often a parallel call is run again because another changed what it had read."""
@@ -53,14 +69,22 @@ class ToolActivities:
         store: where sessions live.
         agents: the agents this worker serves, by name.
         concurrency: how many tools may run at once in this worker.
+        threads: where sync tools run; None: in threads of its own.
     """
 
-    def __init__(self, store: SessionStore, agents: Registry, *, concurrency: int = 64) -> None:
+    def __init__(
+        self,
+        store: SessionStore,
+        agents: Registry,
+        *,
+        concurrency: int = 64,
+        threads: Executor | None = None,
+    ) -> None:
         self._store = store
         self._agents = agents
         self._slots = asyncio.Semaphore(concurrency)
         # Of their own: sync tools that wait must not keep the store's blob writes from a thread.
-        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="perdure-tool")
+        self._threads = threads or ThreadPoolExecutor(concurrency, thread_name_prefix="perdure-tool")
         self._temp = _TempState()
 
     @activity.defn(name=RUN_TOOL)
@@ -79,7 +103,7 @@ class ToolActivities:
         asked_id = model_event_id(task.invocation_id, task.step)
         response_id = response_event_id(task.invocation_id, task.step, task.index)
         async with beating() as attempts, self._slots:
-            tries = attempts.start_another()
+            tries = 0
             for _ in range(CONFLICT_RERUNS):
                 session, found = await self._store.snapshot(key, [asked_id, response_id])
                 if response := found.get(response_id):
@@ -89,16 +113,27 @@ class ToolActivities:
                 asked = found.get(asked_id)
                 if asked is None:
                     raise InvocationNotFound(f"{key} has no event {asked_id} that asked for a call")
+                # Not before: what never got as far as the tool is no try of it.
+                if not tries:
+                    attempts.count_untold()
+                    tries = attempts.start_another()
+                    if activity.info().attempt > 1:
+                        # The tool may end the worker before a heartbeat is out, and did so perhaps.
+                        await still_wanted(tries)
                 state = State(session.state, temp=self._temp.of(key, task.invocation_id))
                 call = _Call(self._store, key, agent, task, calls_of(asked)[task.index], state)
-                event = await call.run(tries, self._threads)
                 try:
-                    reach("tool.before_commit")
-                    stored = await call.commit(event)
+                    event = await call.run(tries, self._threads)
+                except StorageUnavailable:
+                    attempts.take_back()
+                    raise
+                try:
+                    stored = await patiently(
+                        partial(call.commit, event), key, task.invocation_id, attempts=attempts
+                    )
                 except StateConflict as error:
-                    log(logging.INFO, "tool.rerun", key, task.invocation_id, "%s", error)
+                    log(logging.INFO, "tool.rerun", key, task.invocation_id, "%s", words_of(error))
                     continue
-                reach("tool.after_commit")
                 self._temp.keep(key, task.invocation_id, state.temp)
                 return stored.seq
             raise StateConflict(
@@ -145,15 +180,23 @@ class _Call:
         self._task = task
         self._call = call
         self._name = str(call.get("name"))
-        self._tool = agent.tool(self._name)
+        self._builtin = builtin_tool(agent, self._name)
+        self._tool = agent.tool(self._name) or self._builtin
         self._agent = agent
         self._id = response_event_id(task.invocation_id, task.step, task.index)
+        self._tries = 0
         self._stop = threading.Event()
-        self._artifacts = _Artifacts(store, key, self._id)
+        self._artifacts = _Artifacts(store, key, task.invocation_id, self._id)
         self._state = state
 
     async def run(self, tries: int, threads: Executor) -> Event:
-        """Run the tool; whatever it raises becomes the response that the model sees."""
+        """Run the tool; whatever it raises becomes the response that the model sees.
+
+        Raises:
+            StorageUnavailable: the tool let a database's outage through. That is not its own error, and
+                no response of it could be kept now; so it is run again, as after the death of a worker.
+        """
+        self._tries = tries
         if self._tool is None:
             names = ", ".join(tool.name for tool in self._agent.tools) or "none"
             return self._response({"error": f"There is no tool named {self._name!r}. There are: {names}."})
@@ -165,10 +208,12 @@ class _Call:
                 result = await self._run_tool(self._tool, tries, threads)
         except (InvalidArguments, InvalidContent) as error:
             return self._failed(str(error))
+        except StorageUnavailable:
+            raise
         except Exception as error:  # noqa: BLE001 - foreign code: all that it raises is the model's to see
             if scope.expired():
                 return self._failed(f"It took longer than {self._limit(self._tool):g} seconds.")
-            self._log(logging.WARNING, "tool.error", f"{self._name} try {tries}: {error!r}")
+            self._log(logging.WARNING, "tool.error", f"{self._name} try {tries}: {words_of(error)}")
             if tries < self._tool.attempts:
                 # Its words stay out of Temporal's history.
                 kind = type(error).__name__
@@ -177,7 +222,7 @@ class _Call:
         return self._response(result, state_delta=self._state.delta, artifact_delta=self._artifacts.saved)
 
     async def commit(self, event: Event) -> Event:
-        """Append the response, with its effects, in one transaction.
+        """Append the response, with its effects, in one transaction; what is too large of it put away.
 
         Raises:
             StateConflict: a parallel tool wrote a key that changed since it was read.
@@ -185,7 +230,13 @@ class _Call:
         expect = self._state.reads if self._tool is not None and self._tool.parallel else None
         epoch = self._task.epoch
         try:
-            return await self._store.append(self._key, event, epoch=epoch, first_wins=True, expect=expect)
+            if self._builtin is None:  # what that reads was put away once
+                event = await fit_response(self._store, self._key, event, self._agent.limits)
+            # With files: those of this very attempt.
+            confirm = partial(still_wanted, self._tries) if event.artifact_delta else None
+            return await self._store.append(
+                self._key, event, epoch=epoch, first_wins=True, expect=expect, confirm=confirm
+            )
         except InvalidContent as error:
             failed = self._failed(f"Its result cannot be stored: {error}")
             return await self._store.append(self._key, failed, epoch=epoch, first_wins=True)
@@ -214,7 +265,8 @@ class _Call:
         return tool.timeout if tool.timeout is not None else self._agent.limits.tool_timeout
 
     def _failed(self, reason: str) -> Event:
-        return self._response({"error": reason}, error={"type": "ToolError", "message": reason})
+        said = reason if len(reason) <= LONGEST_ERROR else f"{reason[:LONGEST_ERROR]}…"
+        return self._response({"error": reason}, error={"type": "ToolError", "message": said})
 
     def _response(
         self,
@@ -242,25 +294,52 @@ class _Call:
 class _Artifacts:
     """A call's way to artifacts: bytes are put at once, versions are listed when the call commits."""
 
-    def __init__(self, store: SessionStore, key: SessionKey, event_id: str) -> None:
+    def __init__(self, store: SessionStore, key: SessionKey, invocation_id: str, event_id: str) -> None:
         self._store = store
         self._key = key
+        self._invocation_id = invocation_id
         self._event_id = event_id
         self._saves = 0
         self.saved: dict[str, int] = {}
 
-    async def save(self, name: str, data: bytes, mime_type: str) -> int:
+    async def save(self, name: str, data: Source, mime_type: str) -> int:
         ordinal, self._saves = self._saves, self._saves + 1
-        version = await self._store.stage_artifact(
-            self._key, name, data, mime_type, event_id=self._event_id, ordinal=ordinal
+        # What is read from a source is read once.
+        version = await self._patiently(
+            partial(
+                self._store.stage_artifact,
+                *(self._key, name, data, mime_type),
+                event_id=self._event_id,
+                ordinal=ordinal,
+                confirm=still_wanted,
+            ),
+            STORAGE_TRIES if is_bytes(data) else 1,
         )
-        reach("artifact.staged")
         self.saved[name] = version
         return version
 
-    async def load(self, name: str, version: int | None) -> Artifact:
-        row, data = await self._store.load_artifact(self._key, name, version=version, event_id=self._event_id)
-        return Artifact(name=row.name, version=row.version, mime_type=row.mime_type, data=data)
+    async def load(
+        self, name: str, version: int | None, *, start: int = 0, length: int | None = None
+    ) -> Artifact:
+        return await self._patiently(
+            partial(self._load, name, version, start=start, length=length), STORAGE_TRIES
+        )
 
     async def names(self) -> list[str]:
-        return [row.name for row in await self._store.list_artifacts(self._key, event_id=self._event_id)]
+        list_all = partial(self._store.list_artifacts, self._key, event_id=self._event_id)
+        return [row.name for row in await self._patiently(list_all, STORAGE_TRIES)]
+
+    async def _load(self, name: str, version: int | None, *, start: int, length: int | None) -> Artifact:
+        event_id = self._event_id
+        if start == 0 and length is None:
+            row, data = await self._store.load_artifact(self._key, name, version=version, event_id=event_id)
+        else:
+            row, chunks = await self._store.stream_artifact(
+                self._key, name, version=version, event_id=event_id, start=start, length=length
+            )
+            data = b"".join([chunk async for chunk in chunks])
+        return Artifact(name=row.name, version=row.version, mime_type=row.mime_type, data=data, size=row.size)
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]], tries: int) -> T:
+        """A tool sees no connection that was lost in between, but it is told of a real outage."""
+        return await patiently(call, self._key, self._invocation_id, tries=tries)

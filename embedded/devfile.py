@@ -27,6 +27,7 @@ class DevFile(BaseModel):
 
     temporal_port: int | None = None
     ui_port: int | None = None
+    gateway_port: int | None = None
     model_port: int | None = None
     """Of the Gemini stand-in; None where Gemini itself is used."""
     settings: dict[str, Any] = {}

@@ -15,7 +15,9 @@ __all__ = ["polls"]
 _FRESH = timedelta(seconds=90)
 
 
-async def polls(client: Client, task_queue: str, *, host: str, pid: int | None = None) -> bool:
+async def polls(
+    client: Client, task_queue: str, *, host: str, pid: int | None = None, workflows: bool = False
+) -> bool:
     """Whether a worker of this host, or this very process of it, has polled in the last minute and a half.
 
     Args:
@@ -23,14 +25,14 @@ async def polls(client: Client, task_queue: str, *, host: str, pid: int | None =
         task_queue: the queue it serves.
         host: its host's name, as ``socket.gethostname()`` gives it there.
         pid: its process id; None means any of that host.
+        workflows: whether it polls for workflows; else for activities, which a worker that is full does not.
 
     Raises:
         RPCError: Temporal does not answer.
     """
+    kind = TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW if workflows else TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
     request = DescribeTaskQueueRequest(
-        namespace=client.namespace,
-        task_queue=TaskQueue(name=task_queue),
-        task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
+        namespace=client.namespace, task_queue=TaskQueue(name=task_queue), task_queue_type=kind
     )
     queue = await client.workflow_service.describe_task_queue(request)
     oldest = datetime.now(UTC) - _FRESH

@@ -42,7 +42,7 @@ from storage.sessions import SessionStore
 
 __all__ = ["Stack", "environment_of"]
 
-_DEFAULT_PORT, _DEFAULT_UI_PORT = 7233, 8233
+_DEFAULT_PORT, _DEFAULT_UI_PORT, _DEFAULT_GATEWAY_PORT = 7233, 8233, 8000
 
 
 class Stack:
@@ -58,6 +58,7 @@ class Stack:
             the one of the last run, else any free one.
         ui_port: of Temporal's UI; likewise, with 8233.
         ui: whether Temporal's UI runs.
+        gateway_port: of the HTTP gateway, in the worker; likewise, with 8000.
         settings: what to keep of the surroundings; None reads the environment and ``.env``. Its
             database and artifacts are used if they were set, else those in the folder.
         dynamic_config: more of Temporal's dynamic configuration, for tests.
@@ -72,6 +73,7 @@ class Stack:
         port: int | None = None,
         ui_port: int | None = None,
         ui: bool = True,
+        gateway_port: int | None = None,
         settings: Settings | None = None,
         dynamic_config: Mapping[str, object] | None = None,
         say: Callable[[str], None] = print,
@@ -79,6 +81,7 @@ class Stack:
         self.data = data.absolute()
         self._agents = tuple(agents)
         self._port, self._ui_port, self._ui = port, ui_port, ui
+        self._gateway_port = gateway_port
         self._given = settings or Settings()
         self._dynamic_config = dynamic_config
         self._say = say
@@ -163,7 +166,8 @@ class Stack:
         # An empty variable, as a copied .env.example has it, is no key either.
         standin = not self._given.gemini_api_key and self._given.model_base_url is None
         self.model_port = self._choose(0, last.model_port, None) if standin else None
-        self.settings = self._settings(port)
+        gateway_port = self._choose(self._gateway_port, last.gateway_port, _DEFAULT_GATEWAY_PORT)
+        self.settings = self._settings(port, gateway_port)
         self.temporal = TemporalServer(
             self.data / "temporal",
             port=port,
@@ -187,6 +191,7 @@ class Stack:
             devfile.DevFile(
                 temporal_port=port,
                 ui_port=ui_port,
+                gateway_port=gateway_port,
                 model_port=self.model_port,
                 settings={name: getattr(self.settings, name) for name in found},
             ),
@@ -200,13 +205,17 @@ class Stack:
             self._say(f"port {last} of the last run is taken; using {port}")
         return port
 
-    def _settings(self, port: int) -> Settings:
+    def _settings(self, port: int, gateway_port: int) -> Settings:
         given = self._given
         update: dict[str, object] = {"temporal_address": f"{HOST}:{port}", "agents": self._agents}
         if "database_url" not in given.model_fields_set:
             update["database_url"] = f"sqlite:///{self.data / 'perdure.db'}"
         if "artifacts_url" not in given.model_fields_set:
             update["artifacts_url"] = f"file://{self.data / 'artifacts'}"
+        if given.gateway_address is None:
+            update["gateway_address"] = f"{HOST}:{gateway_port}"
+            if "gateway_auth" not in given.model_fields_set:
+                update["gateway_auth"] = "none"
         if self.model_port is not None:
             update["model_base_url"] = f"http://{HOST}:{self.model_port}"
             update["gemini_api_key"] = SecretStr("stand-in")

@@ -34,26 +34,37 @@ _NOT_GENERATION = {
 class Compaction:
     """When the older part of a conversation is summed up, so that prompts stay short.
 
+    Give ``interval``, ``tokens`` or both; whichever is met first.
+
     Args:
         interval: after how many invocations, 1 or more.
         overlap: how many of the last summed-up invocations the model still sees in full,
             and the next summary takes in again; at least 0 and less than ``interval``.
         model: who writes the summary; the agent's own model where None.
-        prompt: what it is asked; a general request for a summary where None.
+        prompt: what it is asked; a general request for a summary where None. The transcript
+            is set apart from it, and the model told to follow nothing that stands in it.
+        tokens: when the next prompt would begin with this many, by the model's own count
+            for its last answer, or an estimate where it gives none. At least a quarter of
+            it must leave the prompt, so that a long instruction doesn't cost a summary a turn.
 
     Raises:
-        InvalidAgent: numbers that make no sense together.
+        InvalidAgent: neither of the two, or numbers that make no sense together.
     """
 
-    interval: int
+    interval: int | None = None
     overlap: int = 0
     model: str | None = None
     prompt: str | None = None
+    tokens: int | None = None
 
     def __post_init__(self) -> None:
-        check_int("Compaction.interval", self.interval, least=1)
+        if self.interval is None and self.tokens is None:
+            raise InvalidAgent("Compaction() would never sum up; give interval=... or tokens=...")
+        for name in ("interval", "tokens"):
+            if (given := getattr(self, name)) is not None:
+                check_int(f"Compaction.{name}", given, least=1)
         check_int("Compaction.overlap", self.overlap, least=0)
-        if self.overlap >= self.interval:
+        if self.interval is not None and self.overlap >= self.interval:
             raise InvalidAgent(
                 f"Compaction(interval={self.interval}, overlap={self.overlap}): each summary would take in "
                 "nothing but what the one before did; overlap must be less than interval"
@@ -68,27 +79,51 @@ class Limits:
 
     Args:
         steps: model calls a turn.
+        tokens: what the model calls of a turn may take together, prompts and answers, by the
+            model's own count: from there on it is not asked again. No limit where None.
+        turn_timeout: seconds a turn may take, from the moment it is begun, whatever it is at or
+            waits for; a running tool is cancelled. Between two tries of its first model call
+            it is looked at when the next one begins. No limit where None.
         model_timeout: seconds one try of a model call may take.
         model_attempts: tries of one model call, if it fails in a way that may pass.
         tool_timeout: seconds one run of a tool may take that sets no ``timeout`` of its own.
         tool_attempts: tries of one tool call when it is the worker that dies. (When the tool
             itself raises, its own ``retries`` count.)
+        result_chars: characters of JSON that a tool's result may have; a longer one goes to an
+            artifact, and the model sees its beginning, its end and how to read on.
+        message_chars: the same for a text in the user's message.
+        inline_bytes: bytes of inline data (a picture, a PDF) that an event may hold; more goes to an
+            artifact. The model sees media in full all the same.
+        media_chars: characters of base64 that one prompt may hold of such media; the oldest are
+            then named only. Gemini takes requests of 20 MB.
 
     Raises:
-        InvalidAgent: a limit that is not above 0.
+        InvalidAgent: a limit that is not above 0, or ``result_chars`` or ``message_chars`` below 1,000.
     """
 
     steps: int = 32
+    tokens: int | None = None
+    turn_timeout: float | None = None
     model_timeout: float = 120.0
     model_attempts: int = 10
     tool_timeout: float = 300.0
     tool_attempts: int = 5
+    result_chars: int = 32_000
+    message_chars: int = 200_000
+    inline_bytes: int = 32_768
+    media_chars: int = 14_000_000
 
     def __post_init__(self) -> None:
-        for name in ("steps", "model_attempts", "tool_attempts"):
+        for name in ("steps", "model_attempts", "tool_attempts", "inline_bytes", "media_chars"):
             check_int(f"Limits.{name}", getattr(self, name), least=1)
+        for name in ("result_chars", "message_chars"):
+            check_int(f"Limits.{name}", getattr(self, name), least=1_000)
+        if self.tokens is not None:
+            check_int("Limits.tokens", self.tokens, least=1)
         for name in ("model_timeout", "tool_timeout"):
             check_seconds(f"Limits.{name}", getattr(self, name))
+        if self.turn_timeout is not None:
+            check_seconds("Limits.turn_timeout", self.turn_timeout)
 
 
 @dataclass(frozen=True, init=False, repr=False)

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import asyncio
 import mimetypes
-from collections.abc import Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from threading import Event
 from typing import Any, Protocol, TypeVar
 
 from perdure.errors import InvalidContent
+from perdure.sources import CHUNK, Source
 from perdure.state import State
 from perdure.types import Json, SessionKey
 
@@ -33,12 +34,14 @@ _NOWHERE = SessionKey(app="app", user_id="user", session_id="session")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Artifact:
-    """One version of an artifact, with its bytes."""
+    """One version of an artifact, with its bytes, or the range of them that was asked for."""
 
     name: str
     version: int
     mime_type: str
     data: bytes
+    size: int | None = None
+    """Bytes of the whole version; None where whoever made this did not say."""
 
     @property
     def text(self) -> str:
@@ -59,11 +62,13 @@ class Artifact:
 class ArtifactAccess(Protocol):
     """How a context reaches artifacts. The runtime has one; a test may bring its own."""
 
-    async def save(self, name: str, data: bytes, mime_type: str) -> int:
+    async def save(self, name: str, data: Source, mime_type: str) -> int:
         """Save a new version and return its number."""
 
-    async def load(self, name: str, version: int | None) -> Artifact:
-        """Load one version, the newest where None is asked for. Raises ArtifactNotFound."""
+    async def load(
+        self, name: str, version: int | None, *, start: int = 0, length: int | None = None
+    ) -> Artifact:
+        """Load one version, the newest where None is asked for, or a range of it. Raises ArtifactNotFound."""
 
     async def names(self) -> list[str]:
         """The names of what there is, sorted."""
@@ -138,13 +143,16 @@ class ToolContext:
         """The artifact methods for sync tools: they wait, in the tool's own thread."""
         return BlockingArtifacts(self)
 
-    async def save_artifact(self, name: str, data: str | bytes, mime_type: str | None = None) -> int:
+    async def save_artifact(self, name: str, data: str | Source, mime_type: str | None = None) -> int:
         """Save a file that outlives the turn. It is listed once the call has succeeded.
+
+        Of a file or an async iterable no more than a few chunks are in memory at once.
 
         Args:
             name: may contain ``/``; with the prefix ``user:`` it belongs to the user and all
                 the user's sessions.
-            data: bytes, or text to be stored as UTF-8.
+            data: bytes, text to be stored as UTF-8, the ``Path`` of a file, a file opened in binary
+                mode, or an async iterable of bytes.
             mime_type: guessed from the name where None.
 
         Returns:
@@ -152,19 +160,46 @@ class ToolContext:
 
         Raises:
             InvalidName: the name is empty or could leave its folder.
-            InvalidContent: text that is not Unicode.
+            InvalidContent: text that is not Unicode, or something that gives no bytes.
+            OSError: the file cannot be read.
         """
-        content = _encoded(name, data) if isinstance(data, str) else bytes(data)
+        content = _encoded(name, data) if isinstance(data, str) else data
         guessed = mime_type or _guess(name, "text/plain" if isinstance(data, str) else None)
         return await self._access().save(name, content, guessed)
 
-    async def load_artifact(self, name: str, version: int | None = None) -> Artifact:
+    async def load_artifact(
+        self, name: str, version: int | None = None, *, start: int = 0, length: int | None = None
+    ) -> Artifact:
         """Load a file: the newest version, or the one asked for.
+
+        Args:
+            name: the artifact.
+            version: None means the newest.
+            start: the first byte to load, from 0; behind the end there are none.
+            length: how many bytes at most; None means to the end.
+
+        Raises:
+            ArtifactNotFound: there is no such artifact or version, or it was rewound.
+            InvalidOption: a range below nothing.
+        """
+        return await self._access().load(name, version, start=start, length=length)
+
+    async def stream_artifact(self, name: str, version: int | None = None) -> AsyncIterator[bytes]:
+        """A file's bytes in chunks of some MiB: ``async for chunk in context.stream_artifact("big.csv")``.
+
+        All are of one version, whatever is saved meanwhile.
 
         Raises:
             ArtifactNotFound: there is no such artifact or version, or it was rewound.
         """
-        return await self._access().load(name, version)
+        start = 0
+        while True:
+            found = await self.load_artifact(name, version, start=start, length=CHUNK)
+            if found.data:
+                yield found.data
+            if len(found.data) < CHUNK:
+                return
+            version, start = found.version, start + CHUNK
 
     async def list_artifacts(self) -> list[str]:
         """The names of the session's artifacts and the user's (``user:``), sorted."""
@@ -196,7 +231,7 @@ class ToolContext:
 
 
 class BlockingArtifacts:
-    """:meth:`ToolContext.save_artifact`, ``load_artifact`` and ``list_artifacts``, without await.
+    """The artifact methods of :class:`ToolContext`, without await.
 
     Raises:
         RuntimeError: called on a thread that runs an event loop, which it would block.
@@ -205,13 +240,26 @@ class BlockingArtifacts:
     def __init__(self, context: ToolContext) -> None:
         self._context = context
 
-    def save_artifact(self, name: str, data: str | bytes, mime_type: str | None = None) -> int:
+    def save_artifact(self, name: str, data: str | Source, mime_type: str | None = None) -> int:
         """See :meth:`ToolContext.save_artifact`."""
         return self._context._wait(self._context.save_artifact(name, data, mime_type))
 
-    def load_artifact(self, name: str, version: int | None = None) -> Artifact:
+    def load_artifact(
+        self, name: str, version: int | None = None, *, start: int = 0, length: int | None = None
+    ) -> Artifact:
         """See :meth:`ToolContext.load_artifact`."""
-        return self._context._wait(self._context.load_artifact(name, version))
+        return self._context._wait(self._context.load_artifact(name, version, start=start, length=length))
+
+    def stream_artifact(self, name: str, version: int | None = None) -> Iterator[bytes]:
+        """See :meth:`ToolContext.stream_artifact`."""
+        start = 0
+        while True:
+            found = self.load_artifact(name, version, start=start, length=CHUNK)
+            if found.data:
+                yield found.data
+            if len(found.data) < CHUNK:
+                return
+            version, start = found.version, start + CHUNK
 
     def list_artifacts(self) -> list[str]:
         """See :meth:`ToolContext.list_artifacts`."""

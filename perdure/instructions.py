@@ -15,12 +15,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from perdure.errors import InvalidInstruction
 from perdure.state import APP_PREFIX, USER_PREFIX
 from perdure.types import Json
 
-__all__ = ["render"]
+__all__ = ["render", "state_keys"]
 
 _BRACES = re.compile(r"\{+[^{}]*\}+")
 _PREFIXES = ("", APP_PREFIX, USER_PREFIX, "temp:")
@@ -36,17 +37,31 @@ def render(instruction: str, state: Mapping[str, Json]) -> str:
     return _BRACES.sub(lambda match: _replacement(match[0], state), instruction)
 
 
-def _replacement(braces: str, state: Mapping[str, Json]) -> str:
+@lru_cache(maxsize=1_000)
+def state_keys(instruction: str) -> tuple[str, ...]:
+    """The state keys that an instruction names, each once: all that :func:`render` looks at."""
+    found = (_key(match[0]) for match in _BRACES.finditer(instruction))
+    return tuple(dict.fromkeys(named[0] for named in found if named is not None))
+
+
+def _key(braces: str) -> tuple[str, bool] | None:
+    """The key in braces, and whether it may be missing; None if there is no key in them."""
     if braces.startswith("{{") or braces.endswith("}}"):
-        return braces
+        return None
     name = braces[1:-1].strip()
     key = name.removesuffix("?").rstrip()
-    if not _is_key(key):
+    return (key, name.endswith("?")) if _is_key(key) else None
+
+
+def _replacement(braces: str, state: Mapping[str, Json]) -> str:
+    named = _key(braces)
+    if named is None:
         return braces
+    key, optional = named
     value = state.get(key)
     if value is not None:
         return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    if name.endswith("?"):
+    if optional:
         return ""
     raise InvalidInstruction(
         f"the instruction names the state key {key!r}, which is not set; set it, "

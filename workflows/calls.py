@@ -18,16 +18,19 @@ from temporalio.workflow import ActivityCancellationType
 from activities.protocol import (
     CALL_MODEL,
     COMPACT,
+    INTERRUPT,
     RUN_TOOL,
     TOOL_SECONDS,
     CallRef,
     CompactTask,
+    Interrupted,
+    InterruptTask,
     ModelOutcome,
     ModelTask,
     ToolTask,
 )
 
-__all__ = ["call_model", "compact", "run_tool", "steer", "step_title"]
+__all__ = ["call_model", "compact", "interrupt", "run_tool", "steer", "step_title"]
 
 T = TypeVar("T")
 
@@ -83,16 +86,26 @@ async def run_tool(task: ToolTask, call: CallRef) -> None:
     )
 
 
-async def compact(task: CompactTask) -> None:
+async def compact(task: CompactTask) -> int | None:
     """Sum up what is old. Given up after a few attempts: the session works without, and it is due again."""
-    await workflow.execute_activity(
+    title = "sum up, as asked for by" if task.asked else "sum up to the end of"
+    seq: int | None = await workflow.execute_activity(
         COMPACT,
         task,
+        result_type=int | None,  # type: ignore[arg-type]  # a union is no type, but a type hint
         start_to_close_timeout=timedelta(minutes=15),
         heartbeat_timeout=HEARTBEAT,
         retry_policy=OPTIONAL,
-        summary=f"sum up to the end of {task.invocation_id}",
+        summary=f"{title} {task.invocation_id}",
     )
+    return seq
+
+
+async def interrupt(task: InterruptTask, reason: str) -> int | Interrupted:
+    """End a running turn in the log; the epoch from here on, and whether it had its end before."""
+    either: Any = int | Interrupted  # a union is no type, but a type hint
+    moved: int | Interrupted = await steer(INTERRUPT, task, either, reason)
+    return moved
 
 
 async def steer(name: str, task: Any, result: type[T], summary: str) -> T:

@@ -46,6 +46,9 @@ def details(status: Status, steps: Iterable[str]) -> str:
         f"- **Tokens** {status.tokens:,}",
         f"- **Rewinds** {status.rewinds}",
     ]
+    if status.refused:
+        ids = ", ".join(f"`{one}`" for one in status.refused_ids)
+        lines.append(f"- **Refused**, the inbox being full, {_count(status.refused, 'message')}; last {ids}")
     if status.last_error:
         lines += ["", f"**Last error** `{status.last_error.type}`: {status.last_error.message}"]
     if last := [f"{number}. {step}" for number, step in enumerate(steps, 1)]:

@@ -9,10 +9,14 @@ from collections.abc import Iterable
 from perdure.errors import Busy
 from workflows.messages import Ack, Item, Reply
 
-__all__ = ["ROOM", "Inbox"]
+__all__ = ["ROOM", "SIGNAL_BYTES", "SIGNAL_ROOM", "Inbox"]
 
 ROOM = 8
 """How many updates may wait; the server allows 10 open ones a workflow."""
+SIGNAL_ROOM = 1_000
+"""How many may wait in all, where the last one came by a signal, which nobody can refuse."""
+SIGNAL_BYTES = 1_000_000
+"""How much may wait then. It can be carried into the next run at any time: a payload may have 2 MiB."""
 
 
 class Inbox:
@@ -24,6 +28,7 @@ class Inbox:
 
     def __init__(self, items: Iterable[Item] = ()) -> None:
         self.items = deque(items)
+        self._size = sum(item.size for item in self.items)
         self._running: str | None = None
         self._waiting: dict[str, asyncio.Future[Reply | Ack]] = {}
 
@@ -39,10 +44,12 @@ class Inbox:
         """Queue an item, unless it is here already."""
         if not self.holds(item.id):
             self.items.append(item)
+            self._size += item.size
 
     def take(self) -> Item:
         """The next item, which from now on is the running one."""
         item = self.items.popleft()
+        self._size -= item.size
         self._running = item.id
         return item
 
@@ -60,6 +67,14 @@ class Inbox:
         """
         if len(self.items) >= ROOM:
             raise Busy(f"the session has {len(self.items)} messages waiting; send this one again later")
+
+    def full_for(self, item: Item) -> str | None:
+        """Why an item that came by a signal cannot wait too, or None if it can."""
+        if self.holds(item.id):
+            return None
+        if len(self.items) >= SIGNAL_ROOM:
+            return f"{len(self.items)} messages wait"
+        return f"messages of {self._size} bytes wait" if self._size + item.size > SIGNAL_BYTES else None
 
     async def answered(self, item: Item) -> Reply | Ack:
         """Queue an item and wait for its answer.

@@ -17,11 +17,14 @@ from perdure.errors import InvalidMessage
 from perdure.jsonvalues import json_copy
 
 __all__ = [
+    "LARGEST_MESSAGE",
     "MESSAGE_BYTES",
     "Ack",
     "ArtifactRequest",
     "CancelRequest",
     "Carry",
+    "CompactRequest",
+    "Compacted",
     "EndRequest",
     "Item",
     "Message",
@@ -32,9 +35,16 @@ __all__ = [
 ]
 
 MESSAGE_BYTES = 256 * 1024
-"""The largest message, in bytes of its JSON. Larger things are artifacts: save them, then speak of them."""
+"""The largest message that Temporal carries, in bytes of its JSON. A larger one travels as a blob."""
+
+LARGEST_MESSAGE = 20_000_000
+"""The largest message of all; Gemini takes requests of 20 MB. Larger things are artifacts."""
+
+REFUSED_IDS = 20
+"""Of how many messages that were refused the ids are kept."""
 
 ID_LENGTH = 128
+BLOB_LENGTH = 1_000
 
 
 class Request(Record):
@@ -72,6 +82,8 @@ class Message(Request):
 
     text: str | None = None
     content: dict[str, Any] | None = None
+    blob: str | None = None
+    """Where the store has the content, instead of the content: ``Runner`` sends large ones so."""
     message_id: str | None = None
     """Names the invocation. Send a message again under its id and it runs once."""
     reopen: bool = False
@@ -86,19 +98,33 @@ class Message(Request):
             InvalidMessage: empty, too large, both or neither of text and content, a bad id.
             InvalidContent: U+0000, a lone surrogate, NaN or infinity in it.
         """
-        if (self.text is None) == (self.content is None):
-            raise InvalidMessage("a message has either text or content; this one has both or neither")
-        if self.text is not None and not self.text.strip():
-            raise InvalidMessage("the message is empty")
-        if self.content is not None and not self.content.get("parts"):
-            raise InvalidMessage("the message's content has no parts")
-        json_copy(self.text if self.content is None else self.content, "the message")
+        self.check_said()
         if self.size > MESSAGE_BYTES:
             raise InvalidMessage(
-                f"the message has {self.size} bytes and the limit is {MESSAGE_BYTES}; "
-                "save what is large as an artifact"
+                f"the message has {self.size} bytes and the limit is {MESSAGE_BYTES}; send it with "
+                f"Perdure's Runner, which takes {LARGEST_MESSAGE}, or save what is large as an artifact"
             )
         super().check()
+
+    def check_said(self) -> None:
+        """The same, whatever the size and the id.
+
+        Raises:
+            InvalidMessage, InvalidContent: as in :meth:`check`.
+        """
+        if sum(said is not None for said in (self.text, self.content, self.blob)) != 1:
+            raise InvalidMessage("a message has either text or content; this one has both or neither")
+        if self.blob is not None and not 0 < len(self.blob) <= BLOB_LENGTH:
+            raise InvalidMessage("the message's blob is not the key of one")
+        if self.text is not None and not self.text.strip():
+            raise InvalidMessage("the message is empty")
+        if self.content is not None:
+            parts = self.content.get("parts")
+            if not parts:
+                raise InvalidMessage("the message's content has no parts")
+            if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+                raise InvalidMessage("the parts of the message's content are no list of objects")
+        json_copy(self.text if self.content is None else self.content, "the message")
 
     @property
     def size(self) -> int:
@@ -127,6 +153,13 @@ class EndRequest(Request):
     request_id: str | None = None
 
 
+class CompactRequest(Request):
+    """Sum up what has ended so far, without waiting for it to be due."""
+
+    request_id: str | None = None
+    """Names the summary. Sent twice under one id, it is written once."""
+
+
 class ArtifactRequest(Request):
     """List an artifact version whose bytes are in the store already."""
 
@@ -153,6 +186,14 @@ class Ack(Record):
     seq: int
 
 
+class Compacted(Record):
+    """What came of a request to sum up."""
+
+    request_id: str
+    seq: int | None = None
+    """Of the summary; none where there was nothing to sum up."""
+
+
 class Item(Record):
     """One entry of the inbox, as it is carried into the next run."""
 
@@ -160,6 +201,11 @@ class Item(Record):
     """``turn`` or ``end``."""
     id: str
     message: Message | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of it in what is carried."""
+        return len(self.model_dump_json(exclude_unset=True).encode("utf-8", "surrogatepass"))
 
 
 class Carry(Record):
@@ -175,10 +221,17 @@ class Carry(Record):
     status: str = "open"
     model: str | None = None
     last_error: Failure | None = None
+    refused: int = 0
+    refused_ids: Sequence[str] = ()
 
     def plus(self, **counts: int) -> Carry:
         """With these counted in."""
         return self.model_copy(update={name: getattr(self, name) + count for name, count in counts.items()})
+
+    def without(self, refused_id: str) -> Carry:
+        """With one more that was refused."""
+        ids = [*self.refused_ids, refused_id][-REFUSED_IDS:]
+        return self.plus(refused=1).model_copy(update={"refused_ids": ids})
 
 
 class Status(Record):
@@ -196,6 +249,10 @@ class Status(Record):
     rewinds: int = 0
     compacting: bool = False
     last_error: Failure | None = None
+    refused: int = 0
+    """Signals that found the inbox full, and were not taken."""
+    refused_ids: Sequence[str] = ()
+    """The message ids of the last of them."""
 
 
 def _check_id(given: str | None) -> None:

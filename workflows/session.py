@@ -25,26 +25,37 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 from activities.failures import application_error, perdure_error, refusal
 from activities.protocol import (
     END,
-    INTERRUPT,
     REWIND,
     SAVE_ARTIFACT,
     ArtifactTask,
-    CompactTask,
     EndTask,
     Failure,
+    Interrupted,
     InterruptTask,
     ModelTask,
     Moved,
     RewindTask,
 )
-from perdure.errors import Busy, PerdureError, SessionEnded, SessionNotFound, StaleEpoch
+from perdure.crashpoints import reach
+from perdure.errors import (
+    Busy,
+    InternalError,
+    InvocationRewound,
+    LimitExceeded,
+    PerdureError,
+    SessionEnded,
+    SessionNotFound,
+    StaleEpoch,
+)
+from perdure.logs import Private
 from perdure.types import SessionKey
 from workflows import calls, face
+from workflows.compaction import Compactions
 from workflows.edges import typed, update_id
 from workflows.inbox import Inbox
 from workflows.messages import (
@@ -52,6 +63,8 @@ from workflows.messages import (
     ArtifactRequest,
     CancelRequest,
     Carry,
+    Compacted,
+    CompactRequest,
     EndRequest,
     Item,
     Message,
@@ -59,6 +72,7 @@ from workflows.messages import (
     RewindRequest,
     Status,
 )
+from workflows.patches import BOUNDED_INBOX
 from workflows.turn import Turn
 
 __all__ = ["TURNS_PER_RUN", "AgentSession"]
@@ -85,7 +99,7 @@ class AgentSession:
         self._tried = False
         self._steering = 0
         self._steering_lock = asyncio.Lock()
-        self._compaction: asyncio.Task[None] | None = None
+        self._compactions = Compactions(self._note_step, self._note_error)
         self._over = carry.status == "ended"
         self._steps: deque[str] = deque(maxlen=8)
 
@@ -106,6 +120,7 @@ class AgentSession:
         except asyncio.CancelledError:
             # The workflow itself was cancelled: let the handlers answer, then leave.
             self._inbox.abandon()
+            self._compactions.abandon()
             await workflow.wait_condition(workflow.all_handlers_finished)
             raise
 
@@ -134,7 +149,7 @@ class AgentSession:
         """The same, for callers that don't wait."""
         with self._noted():
             said = Message.of(message)
-            self._inbox.add(Item(kind="turn", id=said.message_id or str(workflow.uuid7()), message=said))
+            self._queue(Item(kind="turn", id=said.message_id or str(workflow.uuid7()), message=said))
 
     @workflow.update
     async def rewind(self, request: Any = None) -> Ack:
@@ -167,7 +182,10 @@ class AgentSession:
         """Close the session, once the messages before this one are done with."""
         item = Item(kind="end", id=EndRequest.of(request).request_id or update_id())
         ack = await self._inbox.answered(item)
-        assert isinstance(ack, Ack), "an end is answered by an Ack"
+        if not isinstance(ack, Ack):
+            raise application_error(
+                Busy(f"{self._id}: the workflow was cancelled before the session could end; send this again")
+            )
         return ack
 
     @end.validator
@@ -179,7 +197,7 @@ class AgentSession:
     def end_signal(self, request: Any = None) -> None:
         """The same, for callers that don't wait."""
         with self._noted():
-            self._inbox.add(Item(kind="end", id=EndRequest.of(request).request_id or str(workflow.uuid7())))
+            self._queue(Item(kind="end", id=EndRequest.of(request).request_id or str(workflow.uuid7())))
 
     @workflow.update
     async def save_artifact(self, request: Any = None) -> Ack:
@@ -198,6 +216,28 @@ class AgentSession:
         with typed():
             ArtifactRequest.of(request)
 
+    @workflow.update
+    async def compact(self, request: Any = None) -> Compacted:
+        """Sum up what has ended so far; turns go on meanwhile."""
+        self._tried = True
+        try:
+            return await self._compactions.on_request(CompactRequest.of(request), update_id())
+        except ApplicationError as error:
+            self._note_error(error)
+            raise
+
+    @compact.validator
+    def _check_compact(self, request: Any = None) -> None:
+        with typed():
+            CompactRequest.of(request)
+
+    @workflow.signal(name="compact")
+    async def compact_signal(self, request: Any = None) -> None:
+        """The same, for callers that don't wait."""
+        with self._noted():
+            self._tried = True
+            await self._compactions.on_request(CompactRequest.of(request), str(workflow.uuid7()))
+
     @workflow.query
     def status(self) -> Status:
         """What the session is doing now, and its totals."""
@@ -207,7 +247,7 @@ class AgentSession:
             invocation_id=turn.id if turn else None,
             queued=len(self._inbox),
             epoch=self._epoch,
-            compacting=self._compacting(),
+            compacting=self._compactions.running,
             **self._totals.model_dump(exclude={"inbox", "epoch", "model"}),
         )
 
@@ -223,10 +263,7 @@ class AgentSession:
         return idle_for_good and self._nothing_open()
 
     def _nothing_open(self) -> bool:
-        return workflow.all_handlers_finished() and not self._compacting()
-
-    def _compacting(self) -> bool:
-        return self._compaction is not None and not self._compaction.done()
+        return workflow.all_handlers_finished() and not self._compactions.running
 
     def _may_renew(self) -> bool:
         return self._due() and self._nothing_open() and self._inbox.bytes <= CARRY_BYTES
@@ -236,17 +273,28 @@ class AgentSession:
 
     def _renew(self) -> None:
         carried = {"epoch": self._epoch, "inbox": list(self._inbox.items)}
+        reach("workflow.before_continue_as_new")
         workflow.continue_as_new(self._totals.model_copy(update=carried))
 
     def _check_gate(self) -> None:
         if self._turns_here >= 2 * TURNS_PER_RUN:
             raise Busy(f"session {self._id} is about to continue as a new run; send this again")
 
+    def _queue(self, item: Item) -> None:
+        """Take what came by a signal. Nobody hears of its refusal, so ``status`` keeps the ids."""
+        full = self._inbox.full_for(item)
+        if full is not None and workflow.patched(BOUNDED_INBOX):
+            self._totals = self._totals.without(item.id)
+            raise Busy(f"{item.id} was not taken: {full} in session {self._id}; send it again later")
+        self._inbox.add(item)
+
     async def _take(self, item: Item) -> None:
         self._tried = True
         try:
             answer = await (self._take_turn(item) if item.kind == "turn" else self._take_end(item))
         except ActivityError as error:
+            if is_cancelled_exception(error):  # how a cancellation of the workflow reaches an end
+                raise asyncio.CancelledError from error
             refused = refusal(error)
             self._note_error(refused)
             if isinstance(perdure_error(error), SessionNotFound | SessionEnded):
@@ -261,12 +309,12 @@ class AgentSession:
     async def _take_turn(self, item: Item) -> Reply:
         assert item.message is not None, "a turn's item carries its message"
         self._turns_here += 1
-        self._turn = turn = Turn(item.id, self._note_step, self._totals.model)
+        self._turn = turn = Turn(item.id, self._note_step, self._totals.model, self._time_is_up)
         said = item.message
         first = ModelTask(
             invocation_id=item.id,
             **({} if self._epoch is None else {"epoch": self._epoch}),
-            **said.model_dump(include={"text", "content", "reopen", "inline"}, exclude_unset=True),
+            **said.model_dump(include={"text", "content", "blob", "reopen", "inline"}, exclude_unset=True),
         )
         try:
             reply = await self._reply(turn, first)
@@ -278,7 +326,7 @@ class AgentSession:
         if turn.repeated:
             return reply
         if turn.stopped is None and turn.epoch is not None:
-            self._epoch = turn.epoch
+            self._epoch = max(turn.epoch, self._epoch or 0)  # a cancel that came too late has moved it
         self._over = False
         self._totals = self._totals.plus(
             turns=1, model_calls=turn.model_calls, tool_calls=turn.tool_calls, tokens=turn.tokens
@@ -286,7 +334,7 @@ class AgentSession:
         self._set_status("error" if reply.status == "failed" else "open", reply.failure)
         self._note_step(f"{reply.status} `{item.id}`")
         if turn.compact:
-            self._start_compaction(item.id)
+            self._compactions.start(item.id)
         return reply
 
     async def _reply(self, turn: Turn, first: ModelTask) -> Reply:
@@ -301,7 +349,12 @@ class AgentSession:
                 if turn.epoch is None and first.epoch is not None and not self._steering:
                     return await turn.run(first.model_copy(update={"epoch": None}))
                 return Reply(invocation_id=turn.id, status="cancelled")
-            if ours is not None:
+            if isinstance(ours, InvocationRewound):
+                # By the rewind that is under way, perhaps, which has not heard yet that it is done.
+                await workflow.wait_condition(lambda: not self._steering)
+                if turn.stopped is not None:
+                    return turn.cut_short
+            if ours is not None and not isinstance(ours, InternalError):
                 raise
             refused = refusal(error)
             failure = Failure(type=refused.type or "ActivityError", message=refused.message)
@@ -342,10 +395,21 @@ class AgentSession:
             if not moved.repeated:
                 self._epoch = moved.epoch
                 self._totals = self._totals.plus(rewinds=1)
-                if turn is not None:
-                    turn.stop("rewound")
+            elif moved.stopped:
+                self._epoch = None  # whose it is now is not known: the next turn takes the session over
+            if turn is not None and (moved.stopped or not moved.repeated):
+                turn.stop("rewound")
             self._note_step(f"rewound to before `{request.before}`")
             return Ack(request_id=request_id, seq=moved.seq)
+
+    async def _time_is_up(self, turn: Turn, seconds: float) -> None:
+        async with self._steer():
+            if turn is self._turn and turn.stopped is None:
+                turn.failure = Failure(
+                    type=LimitExceeded.__name__,
+                    message=f"the turn {turn.id} took longer than its limit of {seconds:g} seconds",
+                )
+                await self._interrupt(turn, "turn timeout", turn.failure)
 
     async def _interrupt(self, turn: Turn, reason: str, failure: Failure | None = None) -> None:
         epoch = turn.epoch if turn.epoch is not None else self._epoch
@@ -356,23 +420,16 @@ class AgentSession:
             **{name: value for name, value in known.items() if value is not None},
         )
         try:
-            self._epoch = await calls.steer(INTERRUPT, task, int, reason)
+            moved = await calls.interrupt(task, reason)
         except ActivityError as error:
             self._note_error(refusal(error))
+        else:
+            if isinstance(moved, Interrupted):
+                # It had its answer, which nobody here knows of yet: whoever asked is still to be told that.
+                self._epoch = moved.epoch
+                return
+            self._epoch = moved
         turn.stop(reason)
-
-    def _start_compaction(self, invocation_id: str) -> None:
-        """Behind the reply, never in front of it; one at a time, and what is due stays due."""
-        if not self._compacting():
-            self._compaction = asyncio.create_task(self._compact(invocation_id))
-
-    async def _compact(self, invocation_id: str) -> None:
-        try:
-            await calls.compact(CompactTask(invocation_id=invocation_id))
-            self._note_step("summed up what is old")
-        except ActivityError as error:
-            if not isinstance(perdure_error(error), StaleEpoch):
-                self._note_error(refusal(error))
 
     # What people see.
 
@@ -396,7 +453,8 @@ class AgentSession:
     def _note_error(self, error: ApplicationError) -> None:
         failure = Failure(type=error.type or "ApplicationError", message=error.message)
         self._totals = self._totals.model_copy(update={"last_error": failure})
-        workflow.logger.warning("session %s: %s: %s", self._id, failure.type, failure.message)
+        # No format: the SDK appends the run to it, and the session's id may have a percent sign in it.
+        workflow.logger.warning(f"session {self._id}: {failure.type}: {Private(failure.message)}")
 
     def _note_step(self, step: str) -> None:
         self._steps.appendleft(step)

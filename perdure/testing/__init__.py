@@ -10,16 +10,23 @@
 
 It is a server, not a mock: the real client talks to it over HTTP, streaming included. Where
 nothing is scripted it chooses among the declared tools by rule. Every request is recorded.
+
+For crash tests there are named points at which a worker can be made to die by SIGKILL:
+``CRASH_POINTS`` says which and what each means, ``crash_at`` gives the environment to start
+it with, and after a dry run with ``note_in`` the points that it passed are ``noted``.
 """
 
 from __future__ import annotations
 
+from perdure.crashpoints import POINTS as CRASH_POINTS
+from perdure.crashpoints import crash_at, note_in, noted
 from perdure.testing.client import StandInClient
 from perdure.testing.faults import Controls, Fault, Match, Script, call, say, think
 from perdure.testing.request import Request
 from perdure.testing.standin import StandIn
 
 __all__ = [
+    "CRASH_POINTS",
     "Controls",
     "Fault",
     "Match",
@@ -28,6 +35,9 @@ __all__ = [
     "StandIn",
     "StandInClient",
     "call",
+    "crash_at",
+    "note_in",
+    "noted",
     "say",
     "think",
 ]

@@ -25,6 +25,8 @@ class Request:
     path: str
     body: JsonObject
     """The JSON that was sent; ``{}`` if it was none."""
+    raw: bytes = field(default=b"", repr=False, compare=False)
+    """What was sent, to the letter; only in the process that received it."""
     started: datetime
     finished: datetime | None = None
     status: int | None = None

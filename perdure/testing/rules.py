@@ -22,6 +22,8 @@ _STOP = frozenset(
     words("a an all and any are as by for from give in into is it its me my new of on or please the to")
 )
 _LONGEST_ECHO = 200
+_BUILT_IN = "read_artifact"
+"""The runtime declares it to nearly every agent: it is called where a sentence says both its words."""
 _NO_VERB = 10**6
 
 
@@ -49,6 +51,8 @@ def _choose(tools: Sequence[Mapping[str, Any]], text: str) -> Mapping[str, Any] 
         has_verb = verb in said
         noun_hits = sum(noun in said for noun in nouns)
         hits = len(described & set(said))
+        if tool.get("name") == _BUILT_IN and not (has_verb and noun_hits):
+            continue
         wants_object = bool(schema_of(tool).get("required"))
         if (has_verb and (noun_hits or not nouns or wants_object)) or (noun_hits and hits >= 2):
             place = said.index(verb) if has_verb else _NO_VERB

@@ -113,6 +113,7 @@ class ModelService:
             kind="generate",
             path=path,
             body=parsed if isinstance(parsed, dict) else {},
+            raw=body,
             started=datetime.now(UTC),
         )
         request.kind = _kind_of(request)

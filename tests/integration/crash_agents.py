@@ -35,6 +35,33 @@ def hold(path: str, context: ToolContext) -> dict[str, int]:
     return {"n": n, "version": context.blocking.save_artifact("work.txt", f"worked {n}")}
 
 
+@tool
+def fill(path: str, context: ToolContext) -> str:
+    """Fill: return more than a prompt holds.
+
+    Args:
+        path: where to note this try.
+    """
+    return f"try {_note(path, context)} " * 10_000
+
+
+@tool(parallel=True)
+async def juggle(path: str, context: ToolContext) -> str:
+    """Juggle: change the state, save a file, or neither, as the path ends.
+
+    Args:
+        path: where to note this try.
+    """
+    _note(path, context)
+    kind = Path(path).suffix
+    if kind == ".state":
+        _count(context)
+        context.state["user:n"] = 1
+    elif kind == ".file":
+        await context.save_artifact("juggled.txt", "a ball")
+    return f"juggled {kind}"
+
+
 def _note(path: str, context: ToolContext) -> int:
     """Write down that this call is tried; how many tries there are now."""
     with Path(path).open("a+") as file:
@@ -50,6 +77,6 @@ def _count(context: ToolContext) -> int:
 
 
 AGENTS = [
-    Agent(name="crasher", instruction="Use your tools.", tools=[work, hold]),
+    Agent(name="crasher", instruction="Use your tools.", tools=[work, hold, fill, juggle]),
     Agent(name="summed", instruction="Use your tools.", tools=[work], compaction=Compaction(interval=1)),
 ]

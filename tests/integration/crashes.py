@@ -12,18 +12,21 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import itertools
 import multiprocessing
 import os
+import signal
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import asyncpg
 from temporalio.client import Client
+from temporalio.worker import Worker
 
 from embedded.process import Process
 from embedded.stack import environment_of
@@ -33,20 +36,101 @@ from perdure.settings import Settings
 from perdure.testing import Request, StandIn
 from perdure.types import SessionKey
 from storage.sessions import SessionStore
+from storage.store import Store
 from tests.integration.harness import until
+from workflows import session
 
-__all__ = ["AGENTS", "CommandWorker", "ForkedWorker", "Scene", "Stage", "WorkerProcess"]
+__all__ = [
+    "AGENTS",
+    "CommandWorker",
+    "ForkedWorker",
+    "Scene",
+    "Stage",
+    "WorkerProcess",
+    "become",
+    "fork",
+    "starting",
+]
 
 ROOT = Path(__file__).parents[2]
 AGENTS = str(Path(__file__).with_name("crash_agents.py"))
 STARTED_IN = 60.0
 """Seconds within which a worker process comes to its end, or to where it is wanted, on a busy machine."""
 
-_starting = asyncio.Semaphore(2)
+starting = asyncio.Semaphore(2)
 """Starts at a time: with more, workers that run would starve, and miss their heartbeats."""
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["__main__", "tests.integration.crashes", "worker"])
+
+fork = _forks.Process
+"""A process that has everything imported, not started yet: ``fork(target=…, args=(…), daemon=True)``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Late:
+    """A process stops, by SIGSTOP, just before a write, and goes on with it when it is told to.
+
+    Args:
+        write: the name of the write's crash points, such as ``append``.
+        time: the how manieth of them, from 1.
+        slots: how many activities it runs at once.
+        notes: a file that gets a line when it stops, and one that says what became of the write.
+    """
+
+    write: str
+    time: int = 1
+    slots: int = 1
+    notes: Path
+
+    def arm(self) -> None:
+        """Do so in this process."""
+        times = itertools.count(1)
+        write, at_once = Store._write, Store._write_at_once
+
+        async def watched(store: Store, name: str, *args: Any, **options: Any) -> Any:
+            if name != self.write or next(times) != self.time:
+                return await write(store, name, *args, **options)
+            self._note("stopped")
+            os.kill(os.getpid(), signal.SIGSTOP)
+            # Its activity may be cancelled as soon as it goes on; the write must be made all the same.
+            return await asyncio.shield(self._told(write(store, name, *args, **options)))
+
+        async def never(store: Store, name: str, *args: Any, **options: Any) -> Any:
+            return None if name == self.write else await at_once(store, name, *args, **options)
+
+        def make(*args: Any, **options: Any) -> Worker:
+            # No poll is left open that would swallow what others wait for.
+            few = {"max_concurrent_activities": self.slots, "max_concurrent_workflow_task_polls": 2}
+            return Worker(*args, **options | few)
+
+        import worker
+
+        setattr(Store, "_write", watched)  # noqa: B010 - their types are the store's own, and generic
+        setattr(Store, "_write_at_once", never)  # noqa: B010
+        setattr(worker, "Worker", make)  # noqa: B010 - it exports none
+
+    async def noted(self, lines: int) -> str:
+        """The last of so many lines."""
+
+        async def there() -> str | None:
+            said = self.notes.read_text().splitlines() if self.notes.exists() else []
+            return said[lines - 1] if len(said) >= lines else None
+
+        return str(await until(there, within=STARTED_IN))
+
+    async def _told(self, write: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            done = await write
+        except BaseException as error:
+            self._note(type(error).__name__)
+            raise
+        self._note("went through")
+        return done
+
+    def _note(self, line: str) -> None:
+        with self.notes.open("a") as file:
+            file.write(f"{line}\n")
 
 
 class WorkerProcess(Protocol):
@@ -98,19 +182,38 @@ class ForkedWorker:
     Args:
         environment: its settings.
         log: the file that it writes to.
+        turns_per_run: after how many turns a run continues as new, if not after the usual number.
+        late: a write that it comes late with.
     """
 
-    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        log: Path,
+        *,
+        turns_per_run: int | None = None,
+        late: Late | None = None,
+    ) -> None:
         self._environment = dict(environment)
         self._log = log
+        self._turns_per_run = turns_per_run
+        self._late = late
         self._process: ForkServerProcess | None = None
 
     @property
     def running(self) -> bool:
         return self._process is not None and self._process.is_alive()
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None, "started"
+        assert self._process.pid is not None, "started"
+        return self._process.pid
+
     def start(self) -> None:
-        self._process = _forks.Process(target=_serve, args=(self._environment, str(self._log)), daemon=True)
+        args = (self._environment, str(self._log), self._turns_per_run, self._late)
+        self._process = fork(target=_serve, args=args, daemon=True)
         self._process.start()
 
     async def wait(self) -> int | None:
@@ -131,17 +234,26 @@ class ForkedWorker:
             await self.wait()
 
 
-def _serve(environment: Mapping[str, str], log: str) -> None:
+def _serve(environment: Mapping[str, str], log: str, turns_per_run: int | None, late: Late | None) -> None:
     """In the forked process: be a worker."""
+    become(environment, log)
+    import worker
+
+    if late is not None:
+        late.arm()
+    if turns_per_run is not None:
+        session.TURNS_PER_RUN = turns_per_run
+    worker.main(Settings(_env_file=None))
+
+
+def become(environment: Mapping[str, str], log: str) -> None:
+    """In a forked process: take on an environment, also as for crash points, and write to a file."""
     file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for stream in (1, 2):
         os.dup2(file, stream)
     os.environ.clear()
     os.environ.update({**_bare(), **environment})
     importlib.reload(crashpoints)  # it looked at the environment when it was imported
-    import worker
-
-    worker.main(Settings(_env_file=None))
 
 
 def _bare() -> dict[str, str]:
@@ -161,6 +273,10 @@ class Stage:
     artifacts_url: str
     gemini: StandIn
     folder: Path
+
+    def runner(self, task_queue: str) -> Runner:
+        """Talks to sessions that workers of that queue serve."""
+        return Runner(self.client, self.store, task_queue=task_queue)
 
     def settings(self, task_queue: str) -> Settings:
         """A worker's."""
@@ -197,7 +313,7 @@ class Scene:
         self.notes = stage.folder / f"{self.mark}.txt"
         environment = environment_of(stage.settings(self.mark))
         if point is not None:
-            environment[crashpoints.VARIABLE] = f"{point}={stage.folder / self.mark}.flag"
+            environment |= crashpoints.crash_at(point, stage.folder / f"{self.mark}.flag")
         make = CommandWorker if command else ForkedWorker
         self.worker: WorkerProcess = make(environment, self.log)
         self._starts = 0
@@ -228,7 +344,7 @@ class Scene:
         async def ready() -> bool:
             return self.log.exists() and self.log.read_text().count("worker ready") == self._starts
 
-        async with _starting:
+        async with starting:
             self.worker.start()
             await until(ready, within=STARTED_IN)
 
@@ -261,7 +377,7 @@ class Scene:
         connection = await asyncpg.connect(url)
         query = """
             SELECT count(*) FROM pg_stat_activity
-            WHERE wait_event_type = 'Lock' AND query LIKE 'INSERT%events%'
+            WHERE wait_event_type = 'Lock' AND query LIKE '%perdure_append%'
         """
 
         async def waits() -> object:

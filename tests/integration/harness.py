@@ -13,8 +13,8 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
+from activities.codec import converter
 from activities.gemini import Gemini
-from activities.protocol import data_converter
 from gateway.runner import Runner
 from perdure import Agent
 from perdure.registry import Registry
@@ -79,13 +79,18 @@ def kind_of(event: Event) -> str:
 
 @asynccontextmanager
 async def open_world(
-    address: str, store: SessionStore, agents: Sequence[Agent], *, settings: Settings | None = None
+    address: str,
+    store: SessionStore,
+    agents: Sequence[Agent],
+    *,
+    settings: Settings | None = None,
+    queue: str = "",
 ) -> AsyncIterator[World]:
-    """A worker in this process, in the workflow sandbox, on a task queue of its own."""
-    client = await Client.connect(address, data_converter=data_converter)
+    """A worker in this process, in the workflow sandbox, on a task queue of its own if none is named."""
     settings = (settings or Settings(_env_file=None)).model_copy(
-        update={"task_queue": f"test-{uuid.uuid4().hex[:8]}", "graceful_shutdown": 1.0}
+        update={"task_queue": queue or f"test-{uuid.uuid4().hex[:8]}", "graceful_shutdown": 1.0}
     )
+    client = await Client.connect(address, data_converter=converter(settings))
     async with StandIn() as gemini:
         model = Gemini(base_url=gemini.url)
         worker = build_worker(

@@ -1,5 +1,8 @@
 """Whatever is killed, and whenever: one user event, one event a model step, one a tool call, and a reply.
 
+The crash points have a test of their own, ``test_crash_matrix.py``. Here are the deaths that
+it has no point for, and those in the middle of something else.
+
 A killed worker's activity is started again once its heartbeats have been missing for ten
 seconds. So the scenes play beside each other, from the first test on, and each test waits
 for its own.
@@ -23,8 +26,6 @@ from activities.protocol import data_converter
 from embedded.postgres import PostgresServer
 from embedded.temporal import TemporalServer
 from gateway.runner import Answer
-from perdure.crashpoints import POINTS
-from perdure.errors import SessionEnded
 from perdure.testing import StandIn
 from storage.sessions import SessionStore
 from tests.integration.crashes import Scene, Stage
@@ -59,16 +60,6 @@ async def turn_is_exact(scene: Scene, *, models: int, tries: int) -> None:
     assert again.status == "answered"
     assert await scene.state() == {"n": 2}
     assert await scene.versions() == [1, 2], "no version was lost"
-
-
-def dies_in_a_turn(*, models: int, tries: int) -> Callable[[Scene], Awaitable[None]]:
-    async def play(scene: Scene) -> None:
-        turn = scene.say("work", "m1")
-        await scene.dies_and_starts_again()
-        assert (await turn).status == "answered"
-        await turn_is_exact(scene, models=models, tries=tries)
-
-    return play
 
 
 async def killed_during_the_model_call(scene: Scene) -> None:
@@ -140,20 +131,18 @@ async def compaction_is_exact(scene: Scene, summaries: int) -> None:
     assert len(first.contents) == 2, "one summary and the new message"
 
 
-async def dies_in_a_rewind(scene: Scene) -> None:
-    for message_id in ("m1", "m2"):
-        assert (await scene.say("work", message_id)).status == "answered"
-    rewind = asyncio.create_task(scene.runner.rewind(scene.key, "m2", request_id="r1"))
+async def dies_while_a_result_is_put_away(scene: Scene) -> None:
+    turn = scene.say("fill", "m1")
     await scene.dies_and_starts_again()
-    ack = await rewind
-    log = await scene.store.log(scene.key)
-    assert [event.id for event in log] == [*TURN, "m2:user", "m2:m1", "m2:t1.0", "m2:m2", "r1:rewind"]
-    assert [event.id for event in log if event.live] == [*TURN, "r1:rewind"]
-    assert log[-1].seq == ack.seq
-    assert (await scene.state(), await scene.versions()) == ({"n": 1}, [1])
-    assert (await scene.say("work", "m3")).status == "answered"
-    assert (await scene.state(), await scene.versions()) == ({"n": 2}, [1, 3])
-    assert len(scene.asked()) == 6
+    assert (await turn).status == "answered"
+    assert await scene.ids() == TURN
+    assert (len(scene.asked()), len(scene.tries())) == (2, 2)
+    [listed] = await scene.store.list_artifacts(scene.key)
+    assert (listed.name, listed.version) == ("results/m1-1.0.txt", 1)
+    assert (await scene.store.load_artifact(scene.key, listed.name))[1] == b"try 2 " * 10_000
+    event = await scene.store.event(scene.key, "m1:t1.0")
+    assert event is not None
+    assert "try 2" in str(event.content)
 
 
 async def dies_in_a_rewind_of_the_running_turn(scene: Scene) -> None:
@@ -172,51 +161,29 @@ async def dies_in_a_rewind_of_the_running_turn(scene: Scene) -> None:
     assert await scene.state() == {"n": 1}
 
 
-async def dies_in_an_end(scene: Scene) -> None:
-    assert (await scene.say("work", "m1")).status == "answered"
-    end = asyncio.create_task(scene.runner.end(scene.key))
-    await scene.dies_and_starts_again()
-    session = await end
-    assert session.ended_at is not None
-    assert session.state == {"n": 1}
-    assert await scene.ids() == TURN
-    with pytest.raises(SessionEnded):
-        await scene.say("work", "m2")
-    assert len(scene.asked()) == 2
-
-
 CASES = [
-    # What has no heartbeat waits longest for its second try, so it begins first.
-    Case(name="rewind.before_commit", point="rewind.before_commit", play=dies_in_a_rewind),
-    Case(name="rewind.after_commit", point="rewind.after_commit", play=dies_in_a_rewind),
     Case(
         name="rewind.after_commit in a turn",
         point="rewind.after_commit",
         play=dies_in_a_rewind_of_the_running_turn,
     ),
-    Case(name="end.after_commit", point="end.after_commit", play=dies_in_an_end),
     Case(name="the model call", play=killed_during_the_model_call, command=True),
     Case(name="the second model call", play=killed_during_the_second_model_call),
     Case(name="the tool", play=killed_during_the_tool),
     Case(name="a cancel while dead", play=cancelled_while_no_worker_lives),
-    *(
-        Case(name=point, point=point, play=dies_in_a_turn(models=models, tries=tries))
-        for point, models, tries in [
-            ("model.before_commit", 3, 1),
-            ("model.after_commit", 2, 1),
-            ("tool.before_commit", 2, 2),
-            ("tool.after_commit", 2, 1),
-            ("artifact.staged", 2, 2),
-        ]
+    Case(
+        name="a large result is put away",
+        point="stage_artifact.after_commit",
+        play=dies_while_a_result_is_put_away,
     ),
     Case(
-        name="compaction.before_commit",
+        name="a compaction behind the reply, before its commit",
         point="compaction.before_commit",
         app="summed",
         play=dies_in_a_compaction(summaries=2),
     ),
     Case(
-        name="compaction.after_commit",
+        name="a compaction behind the reply, after its commit",
         point="compaction.after_commit",
         app="summed",
         play=dies_in_a_compaction(summaries=1),
@@ -348,7 +315,7 @@ async def test_s59_postgres_dies_in_the_middle_of_a_commit(
         await postgres.kill()
         await postgres.start()
         assert (await turn).status == "answered"
-        await turn_is_exact(scene, models=3, tries=1)
+        await turn_is_exact(scene, models=2, tries=1)
         history = await stage.client.get_workflow_handle(scene.key.workflow_id).fetch_history()
         seen = b"".join(event.SerializeToString() for event in history.events)
         assert b"functionCall" not in seen, "what could not be written stays out of the error"
@@ -360,7 +327,3 @@ async def test_s58_the_worker_dies_at(
     played: dict[tuple[str, str], asyncio.Task[None]], database: str, case: Case
 ) -> None:
     await played[database, case.name]
-
-
-def test_s58_every_crash_point_is_tried() -> None:
-    assert {case.point for case in CASES if case.point} == POINTS

@@ -1,14 +1,12 @@
 """Recorded histories replay on today's workflow, and histories carry no content.
 
-``python -m tests.histories.record`` records them anew, where the workflow was changed on
-purpose before a release.
+``python -m tests.histories.record NAME`` records a new kind of turn. Those that are there stay.
 """
 
 from __future__ import annotations
 
 import base64
 import getpass
-import json
 import re
 import socket
 from collections.abc import Iterator, Sequence
@@ -24,18 +22,18 @@ from temporalio.workflow import NondeterminismError
 
 from activities.protocol import data_converter
 from perdure.testing import call, say
-from tests.histories.record import FOLDER, PLAYS
+from tests.histories.plays import PLAYS
+from tests.histories.record import FOLDER, recorded
 from tests.integration.harness import World, until
+from workflows.retention import Retention
 from workflows.session import AgentSession
 
-FILES = sorted(FOLDER.glob("**/*.json"))
+FILES = sorted(FOLDER.glob("**/*.json*"))
 RUNNERS = {"sandboxed": SandboxedWorkflowRunner, "unsandboxed": UnsandboxedWorkflowRunner}
 
 
-def recorded(file: Path) -> dict[str, Any]:
-    history = json.loads(file.read_text())
-    assert isinstance(history, dict)
-    return history
+def name_of(file: Path) -> str:
+    return file.name.partition(".")[0]
 
 
 def workflow_id(history: dict[str, Any]) -> str:
@@ -44,21 +42,24 @@ def workflow_id(history: dict[str, Any]) -> str:
 
 async def replay(history: dict[str, Any], runner: WorkflowRunner) -> None:
     replayer = Replayer(
-        workflows=[AgentSession], workflow_runner=runner, data_converter=data_converter, build_id="replay"
+        workflows=[AgentSession, Retention],
+        workflow_runner=runner,
+        data_converter=data_converter,
+        build_id="replay",
     )
     await replayer.replay_workflow(WorkflowHistory.from_json(workflow_id(history), history))
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", FILES, ids=name_of)
 async def test_s62_recorded_histories_replay(file: Path, runner: str) -> None:
     await replay(recorded(file), RUNNERS[runner]())
 
 
 def test_every_kind_of_turn_is_recorded() -> None:
-    names = {file.stem.partition("_")[0] for file in FILES}
+    names = {name_of(file).partition("_")[0] for file in FILES}
     assert {play.partition("_")[0] for play in PLAYS} <= names
-    assert sorted(file.stem for file in FILES if file.stem.startswith("continued")) == [
+    assert sorted(name_of(file) for file in FILES if name_of(file).startswith("continued")) == [
         "continued_1",
         "continued_2",
     ]
@@ -93,7 +94,7 @@ def strings(node: Any) -> Iterator[str]:
         yield node
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", FILES, ids=name_of)
 def test_recorded_histories_tell_nothing_of_who_recorded_them(file: Path) -> None:
     text = "\n".join(strings(recorded(file)))
     assert socket.gethostname() not in text

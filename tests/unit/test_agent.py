@@ -12,6 +12,7 @@ from examples import counter
 from perdure import Agent, Compaction, Limits, Tool, ToolContext, tool
 from perdure.context import Artifact
 from perdure.errors import ArtifactNotFound, InvalidAgent
+from perdure.sources import Source
 
 
 def look_up(word: str) -> str:
@@ -141,6 +142,8 @@ def test_compaction() -> None:
         ({"model_timeout": 0}, "Limits.model_timeout is 0; it is a number of seconds above 0"),
         ({"model_timeout": math.nan}, "Limits.model_timeout is nan"),
         ({"tool_timeout": math.inf}, "Limits.tool_timeout is inf"),
+        ({"tokens": 0}, "Limits.tokens is 0"),
+        ({"turn_timeout": 0}, "Limits.turn_timeout is 0"),
     ],
 )
 def test_limits_are_checked(arguments: dict[str, Any], message: str) -> None:
@@ -154,11 +157,14 @@ class Shelf:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
 
-    async def save(self, name: str, data: bytes, mime_type: str) -> int:
+    async def save(self, name: str, data: Source, mime_type: str) -> int:
+        assert isinstance(data, bytes)
         self.files[name] = data
         return 1
 
-    async def load(self, name: str, version: int | None) -> Artifact:
+    async def load(
+        self, name: str, version: int | None, *, start: int = 0, length: int | None = None
+    ) -> Artifact:
         raise ArtifactNotFound(name)
 
     async def names(self) -> list[str]:

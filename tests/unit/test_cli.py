@@ -121,9 +121,12 @@ class TestSessions:
 
     def test_context_is_what_the_model_is_told(self, perdure: Run, data: Path) -> None:
         found = json.loads(perdure("sessions", "context", ID, "--json").out)
-        assert found["summary"] is None
-        assert [event["seq"] for event in found["events"]] == [1, 2, 3, 4, 12]
-        assert "The sum is 1." in perdure("sessions", "context", ID).out
+        parts = [part for content in found["contents"] for part in content["parts"]]
+        assert [next(iter(part)) for part in parts] == ["text", "functionCall", "functionResponse", "text"]
+        assert found["systemInstruction"]["parts"][0]["text"].startswith("You keep named counters")
+        said = perdure("sessions", "context", ID).out
+        assert [line.split()[0] for line in said.splitlines() if line[:1].isdigit()] == ["1", "2", "3", "4"]
+        assert 'add → {"sum": 1}' in said
 
     def test_a_session_that_does_not_exist_is_one_line(self, perdure: Run, data: Path) -> None:
         assert_failed(perdure("sessions", "show", "counter/ada/3"), "SessionNotFound", "counter/ada/3")
@@ -131,7 +134,7 @@ class TestSessions:
     def test_a_name_that_is_no_session_is_one_line(self, perdure: Run, data: Path) -> None:
         assert_failed(perdure("sessions", "show", "three"), "InvalidOption", "APP/USER/SESSION")
 
-    @pytest.mark.parametrize("command", [("rewind", ID, "1"), ("end", ID)])
+    @pytest.mark.parametrize("command", [("rewind", ID, "1"), ("compact", ID), ("end", ID)])
     def test_without_temporal_steering_is_one_line(
         self, perdure: Run, data: Path, command: tuple[str, ...]
     ) -> None:

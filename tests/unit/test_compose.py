@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from gateway.listening import address_of
 from perdure import searchattributes
 from perdure.settings import Settings
 
@@ -75,8 +76,16 @@ class TestService:
 
 
 def test_there_are_the_parts_of_production_and_more_than_one_worker() -> None:
-    assert {"worker", "postgres", "s3", "temporal", "temporal-ui"} <= set(SERVICES)
+    assert {"worker", "gateway", "postgres", "s3", "temporal", "temporal-ui"} <= set(SERVICES)
     assert SERVICES["worker"]["deploy"]["replicas"] == "${WORKERS:-2}"
+
+
+def test_the_gateway_listens_where_its_port_leads_and_asks_for_tokens() -> None:
+    gateway = SERVICES["gateway"]
+    assert gateway["command"] == ["perdure", "serve", "--address", "0.0.0.0:8000"]
+    assert gateway["ports"] == ["127.0.0.1:8000:8000"]
+    assert "PERDURE_GATEWAY_AUTH" not in environment_of("gateway")
+    assert Settings.model_fields["gateway_auth"].default == "tokens"
 
 
 def test_settings_are_what_the_worker_reads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +101,15 @@ def test_settings_are_what_the_worker_reads(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_stopped_worker_has_longer_than_its_grace() -> None:
     grace = SERVICES["worker"]["stop_grace_period"]
     assert int(grace.removesuffix("s")) > Settings.model_fields["graceful_shutdown"].default
+
+
+def test_the_workers_health_check_asks_the_probe_of_the_same_container() -> None:
+    assert SERVICES["worker"]["healthcheck"]["test"] == ["CMD", "perdure", "worker", "--check"]
+    address = environment_of("worker")["PERDURE_HEALTH_ADDRESS"]
+    assert address_of(address)[0] == "127.0.0.1"
+    image = (ROOT / "Dockerfile").read_text()
+    assert f"ENV PERDURE_HEALTH_ADDRESS={address}\n" in image
+    assert re.search(r'^HEALTHCHECK .* CMD \["perdure", "worker", "--check"\]$', image, re.MULTILINE)
 
 
 def test_the_cluster_gets_our_search_attributes() -> None:

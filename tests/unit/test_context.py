@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import threading
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from perdure import Artifact, State, ToolContext, tool
 from perdure.errors import ArtifactNotFound, InvalidContent
+from perdure.sources import CHUNK, Source, chunks_of
 from perdure.types import SessionKey
 
 
@@ -19,16 +25,20 @@ class Shelf:
         self.saved: list[Artifact] = []
         self.threads: set[str] = set()
 
-    async def save(self, name: str, data: bytes, mime_type: str) -> int:
+    async def save(self, name: str, data: Source, mime_type: str) -> int:
+        data = b"".join([chunk async for chunk in chunks_of(name, data)])
         self.threads.add(threading.current_thread().name)
         version = 1 + sum(artifact.name == name for artifact in self.saved)
         self.saved.append(Artifact(name=name, version=version, mime_type=mime_type, data=data))
         return version
 
-    async def load(self, name: str, version: int | None) -> Artifact:
+    async def load(
+        self, name: str, version: int | None, *, start: int = 0, length: int | None = None
+    ) -> Artifact:
         for artifact in reversed(self.saved):
             if artifact.name == name and version in (None, artifact.version):
-                return artifact
+                stop = None if length is None else start + length
+                return replace(artifact, data=artifact.data[start:stop], size=len(artifact.data))
         raise ArtifactNotFound(name)
 
     async def names(self) -> list[str]:
@@ -90,6 +100,52 @@ async def test_artifacts() -> None:
         _ = (await context.load_artifact("user:a.bin")).text
     with pytest.raises(InvalidContent, match="artifact 'x' has a lone surrogate at 1"):
         await context.save_artifact("x", "a\ud800")
+
+
+async def test_s57_artifacts_come_from_files_and_iterables_and_are_read_in_ranges(tmp_path: Path) -> None:
+    data = bytes(range(251)) * (2 * CHUNK // 251) + b"the end"
+    path = tmp_path / "a.csv"
+    path.write_bytes(data)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(data), 100_000):
+            yield data[start : start + 100_000]
+
+    shelf = Shelf()
+    context = ToolContext(artifacts=shelf)
+    sources: list[Source] = [path, pieces(), io.BytesIO(data)]
+    for version, source in enumerate(sources, 1):
+        assert await context.save_artifact("a.csv", source) == version
+    assert {(saved.mime_type, saved.data) for saved in shelf.saved} == {("text/csv", data)}
+    part = await context.load_artifact("a.csv", 1, start=10, length=20)
+    assert (part.data, part.size) == (data[10:30], len(data))
+    assert (await context.load_artifact("a.csv", start=len(data))).data == b""
+    chunks = []
+    async for chunk in context.stream_artifact("a.csv"):
+        chunks.append(chunk)
+        await context.save_artifact("a.csv", "saved meanwhile")
+    assert (len(chunks), b"".join(chunks)) == (2, data)
+    wrong: list[Any] = [5, None, io.StringIO("text"), ["text"]]
+    for source in wrong:
+        with pytest.raises(InvalidContent, match=r"artifact 'a.csv'.* give"):
+            await context.save_artifact("a.csv", source)
+    with pytest.raises(FileNotFoundError):
+        await context.save_artifact("a.csv", tmp_path / "missing")
+
+
+@pytest.mark.parametrize("size", [0, CHUNK, CHUNK + 1])
+async def test_s57_a_sync_tool_streams_too(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"x" * size)
+
+    @tool
+    def copy(context: ToolContext) -> list[int]:
+        context.blocking.save_artifact("a.bin", path)
+        part = context.blocking.load_artifact("a.bin", start=1, length=2)
+        return [len(part.data), *(len(chunk) for chunk in context.blocking.stream_artifact("a.bin"))]
+
+    lengths = (await copy.call({}, ToolContext(artifacts=Shelf())))["result"]
+    assert lengths == {0: [0], CHUNK: [2, CHUNK], CHUNK + 1: [2, CHUNK, 1]}[size]
 
 
 @pytest.mark.parametrize(

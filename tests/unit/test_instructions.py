@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from perdure.errors import Invalid, InvalidInstruction
-from perdure.instructions import render
+from perdure.instructions import render, state_keys
 
 STATE = {
     "name": "Ada",
@@ -70,3 +72,23 @@ def test_a_key_that_is_needed_and_not_set_is_a_typed_error(state: dict[str, Any]
     with pytest.raises(InvalidInstruction, match=r"'missing', which is not set.*\{missing\?\}") as caught:
         render("Use {missing}.", state)
     assert isinstance(caught.value, Invalid)
+
+
+def test_the_keys_that_an_instruction_names() -> None:
+    text = '{a} {b?} { user:c } {app:d?} {temp:e} {a?} {{f}} {not a key} {} {"g": 1} {h.i} {x:y}'
+    assert state_keys(text) == ("a", "b", "user:c", "app:d", "temp:e")
+    assert state_keys("no keys") == ()
+
+
+@given(st.text(alphabet="ab{}?: _user", max_size=40))
+def test_an_instruction_says_the_same_with_no_more_than_the_keys_it_names(text: str) -> None:
+    state = {"a": 1, "b": "x", "ab": None, "user:a": [2], "user": 3, "_": 4}
+    named = {key: value for key, value in state.items() if key in state_keys(text)}
+    assert said(text, named) == said(text, state)
+
+
+def said(text: str, state: dict[str, Any]) -> str:
+    try:
+        return render(text, state)
+    except InvalidInstruction as error:
+        return f"refused: {error}"

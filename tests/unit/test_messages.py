@@ -8,7 +8,14 @@ from temporalio.exceptions import ActivityError, ApplicationError, RetryState
 from activities.failures import application_error, perdure_error, refusal
 from activities.protocol import CallRef, ModelOutcome, ModelTask, data_converter
 from perdure import errors
-from perdure.errors import Busy, InvalidContent, InvalidMessage, ModelUnavailable, StaleEpoch
+from perdure.errors import (
+    Busy,
+    InvalidContent,
+    InvalidMessage,
+    ModelUnavailable,
+    StaleEpoch,
+    StorageUnavailable,
+)
 from perdure.types import SessionKey
 from workflows.inbox import ROOM, Inbox
 from workflows.messages import MESSAGE_BYTES, Carry, Item, Message
@@ -22,8 +29,14 @@ from workflows.messages import MESSAGE_BYTES, Carry, Item, Message
         {"text": "  "},
         {"text": "a", "content": {"parts": [{"text": "b"}]}},
         {"content": {"parts": []}},
+        {"content": {"parts": "words"}},
+        {"content": {"parts": ["words"]}},
+        {"content": {"parts": {"text": "words"}}},
         {"text": "x" * (MESSAGE_BYTES + 1)},
         {"text": "é" * (MESSAGE_BYTES // 2 + 1)},
+        {"text": "a", "blob": "app/user/00/00"},
+        {"blob": ""},
+        {"blob": "x" * 2_000},
         {"text": "a", "message_id": ""},
         {"text": "a", "message_id": "line\nbreak"},
         {"text": "a", "message_id": "i" * 129},
@@ -64,14 +77,14 @@ def test_a_carry_holds_the_inbox_and_counts() -> None:
     assert again.turns == 2
 
 
-@pytest.mark.parametrize("name", sorted(set(errors.__all__) - {"by_name"}))
+@pytest.mark.parametrize("name", sorted(set(errors.__all__) - {"by_name", "code_of", "error_of"}))
 def test_every_error_crosses_temporal_and_comes_back_as_itself(name: str) -> None:
     error = getattr(errors, name)("what happened")
     sent = application_error(error)
     back = perdure_error(sent)
     assert type(back) is type(error)
     assert str(back) == "what happened"
-    assert sent.non_retryable is not isinstance(error, ModelUnavailable)
+    assert sent.non_retryable is not isinstance(error, ModelUnavailable | StorageUnavailable)
 
 
 def test_retry_after_becomes_the_delay_of_the_next_attempt() -> None:

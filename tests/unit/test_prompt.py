@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from activities.prompt import UNANSWERED, build_prompt, contents_of
+from activities.prompt import UNANSWERED, build_prompt, contents_of, pieces_of
 from perdure import Agent
 from perdure.types import Event, JsonObject
 
@@ -94,6 +97,89 @@ def test_a_summary_comes_first_as_words_of_the_user() -> None:
     assert "visits is 3" in prompt.contents[0]["parts"][0]["text"]
     assert prompt.contents[1] == user("b").content
     assert prompt.chars > len(prompt.system)
+
+
+def foreign(role: str, *parts: JsonObject) -> Event:
+    """An event that another program wrote: it knows nothing of steps."""
+    return Event(
+        id=f"x{id(parts)}", invocation_id="x", author="other", content={"role": role, "parts": [*parts]}
+    )
+
+
+def test_s41_calls_that_another_program_wrote_are_paired_by_id_and_name() -> None:
+    one = {"functionCall": {"id": "1", "name": "f"}}
+    two = {"functionCall": {"id": "2", "name": "f"}}
+    lost = {"functionCall": {"name": "g"}}
+    answer = {"functionResponse": {"id": "2", "name": "f", "response": {"ok": 2}}}
+    late = {"function_response": {"id": "1", "name": "f", "response": {"ok": 1}}}
+    stray = {"functionResponse": {"id": "9", "name": "f", "response": {}}}
+    events = [
+        user("a"),
+        foreign("model", one, two, lost),
+        foreign("user", answer, stray),
+        foreign("user", late),
+    ]
+    contents = contents_of(None, [*events, foreign("model", {"text": "done"})])
+    assert [content["role"] for content in contents] == ["user", "model", "user", "model"]
+    assert contents[2]["parts"] == [
+        {"functionResponse": late["function_response"]},
+        answer,
+        {"functionResponse": {"name": "g", "response": {"error": UNANSWERED}}},
+    ]
+
+
+def test_an_answer_goes_to_the_last_call_of_its_name_before_it() -> None:
+    called = {"functionCall": {"name": "f"}}
+    answer = {"functionResponse": {"name": "f", "response": {"ok": 1}}}
+    contents = contents_of(
+        None, [user("a"), foreign("model", called), foreign("model", called), foreign("user", answer)]
+    )
+    assert [content["parts"][0] for content in contents[2::2]] == [
+        {"functionResponse": {"name": "f", "response": {"error": UNANSWERED}}},
+        answer,
+    ]
+
+
+def test_what_a_user_cannot_say_is_left_out() -> None:
+    odd: list[Any] = [
+        {"functionCall": {"name": "f"}},
+        {"function_call": {"name": "f"}},
+        {"functionResponse": {"name": "f", "response": {}}},
+        {"text": ""},
+        {},
+        "words",
+    ]
+    mixed = Event(
+        id="a:user",
+        invocation_id="a",
+        author="user",
+        content={"role": "user", "parts": [*odd, {"text": "hi"}]},
+    )
+    alone = Event(id="b:user", invocation_id="b", author="user", content={"role": "user", "parts": odd})
+    strange = Event(id="c:user", invocation_id="c", author="user", content={"role": "user", "parts": "words"})
+    assert contents_of(None, [mixed, alone, strange]) == [{"role": "user", "parts": [{"text": "hi"}]}]
+
+
+def test_a_conversation_that_the_agent_began_opens_with_a_word_of_the_user() -> None:
+    greeting = foreign("model", {"text": "Hello!"})
+    assert [content["role"] for content in contents_of(None, [greeting, user("a")])] == [
+        "user",
+        "model",
+        "user",
+    ]
+    assert contents_of(None, [user("a"), greeting])[0] == user("a").content
+
+
+def test_each_content_names_the_events_it_is_made_of() -> None:
+    events = [
+        user("a", seq=1),
+        replace(model("a", 1, {"name": "f"}, {"name": "g"}, {"name": "h"}), seq=2),
+        replace(response("a", 1, 2, "h"), seq=3),
+        replace(response("a", 1, 0, "f"), seq=4),
+    ]
+    pieces = list(pieces_of(None, events))
+    assert [[event.seq for event in piece.events] for piece in pieces] == [[1], [2], [4, 3]]
+    assert [piece.content for piece in pieces] == contents_of(None, events)
 
 
 @given(st.data())

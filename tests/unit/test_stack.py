@@ -108,3 +108,21 @@ def test_settings_survive_the_environment_of_another_process(
 def test_a_dev_file_of_another_version_may_have_more(tmp_path: Path) -> None:
     (tmp_path / "dev.json").write_text('{"temporal_port": 1, "from_the_future": true}')
     assert devfile.read(tmp_path) == DevFile(temporal_port=1)
+
+
+def test_the_gateway_listens_to_this_machine_and_needs_no_token(tmp_path: Path) -> None:
+    found = planned(tmp_path, port=0).settings
+    assert found.gateway_address is not None
+    host, _, port = found.gateway_address.partition(":")
+    assert (host, found.gateway_auth) == ("127.0.0.1", "none")
+    file = devfile.read(tmp_path)
+    assert file is not None
+    assert file.gateway_port == int(port)
+    assert planned(tmp_path, port=0).settings.gateway_address == found.gateway_address
+
+
+def test_a_gateway_that_is_set_is_as_it_is_set(tmp_path: Path) -> None:
+    found = planned(tmp_path, settings(gateway_address="0.0.0.0:9000"), port=0).settings
+    assert (found.gateway_address, found.gateway_auth) == ("0.0.0.0:9000", "tokens")
+    asked = planned(tmp_path, settings(gateway_auth="tokens"), port=0).settings
+    assert asked.gateway_auth == "tokens"

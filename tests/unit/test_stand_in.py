@@ -648,6 +648,7 @@ def test_it_runs_as_a_process() -> None:
 
 def test_what_is_public() -> None:
     assert perdure.testing.__all__ == [
+        "CRASH_POINTS",
         "Controls",
         "Fault",
         "Match",
@@ -656,6 +657,9 @@ def test_what_is_public() -> None:
         "StandIn",
         "StandInClient",
         "call",
+        "crash_at",
+        "note_in",
+        "noted",
         "say",
         "think",
     ]

@@ -1,0 +1,97 @@
+"""A model call: from what is in the log to what goes out, for the activity and for people who look.
+
+There is one way from a context to a request. ``perdure sessions context`` goes it too, down
+to the bytes: the real client builds them, and a transport keeps them from leaving.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from activities.builtin_tools import tools_for
+from activities.gemini import Answer, Gemini, recording_transport
+from activities.media import with_media
+from activities.prompt import build_prompt
+from perdure.agent import Agent
+from perdure.types import Json, JsonObject, SessionKey
+from storage.sessions import Context, SessionStore
+
+__all__ = ["ModelRequest", "body_of", "full_request", "model_request", "send"]
+
+
+_PLACEHOLDER: JsonObject = {"role": "user", "parts": [{"text": "-"}]}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelRequest:
+    """What the model is asked; the fields are those of :meth:`activities.gemini.Gemini.generate`."""
+
+    model: str
+    system: str
+    contents: Sequence[JsonObject]
+    tools: Sequence[JsonObject]
+    extra: Mapping[str, Json] | None
+    timeout: float
+
+
+async def full_request(store: SessionStore, key: SessionKey, agent: Agent, context: Context) -> ModelRequest:
+    """The next model call of a session, as it goes out: with the media that the log only refers to.
+
+    Raises:
+        InvalidInstruction: the instruction needs a state key that is not set.
+    """
+    request = model_request(agent, context)
+    contents = await with_media(store, key, request.contents, limit=agent.limits.media_chars)
+    return replace(request, contents=contents)
+
+
+def model_request(agent: Agent, context: Context) -> ModelRequest:
+    """The next model call of a session, media not loaded.
+
+    Raises:
+        InvalidInstruction: the instruction needs a state key that is not set.
+    """
+    prompt = build_prompt(agent, context.session.state, context.summary, context.events)
+    return ModelRequest(
+        model=agent.model,
+        system=prompt.system,
+        contents=prompt.contents,
+        tools=[tool.declaration for tool in tools_for(agent, context.summary, context.events)],
+        extra=agent.generation,
+        timeout=agent.limits.model_timeout,
+    )
+
+
+async def send(
+    gemini: Gemini, request: ModelRequest, *, on_chunk: Callable[[JsonObject], None] | None = None
+) -> Answer:
+    """Ask the model once; see :meth:`activities.gemini.Gemini.generate`."""
+    return await gemini.generate(
+        model=request.model,
+        system=request.system,
+        contents=request.contents,
+        tools=request.tools,
+        extra=request.extra,
+        timeout=request.timeout,
+        on_chunk=on_chunk,
+    )
+
+
+async def body_of(request: ModelRequest) -> JsonObject:
+    """The body of the HTTP request that :func:`send` makes. Nothing is sent, and no key is needed.
+
+    One without contents cannot be sent; its body is as it would be around the first message.
+
+    Raises:
+        ModelRefused: the client takes no such request.
+    """
+    sent: list[bytes] = []
+    gemini = Gemini("http://127.0.0.1", transport=recording_transport(sent))
+    try:
+        await send(gemini, request if request.contents else replace(request, contents=[_PLACEHOLDER]))
+    finally:
+        await gemini.close()
+    body: JsonObject = json.loads(sent[0])
+    return body if request.contents else {**body, "contents": []}

@@ -1,0 +1,64 @@
+"""The inbox's bounds, and what people see of what it refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from activities.protocol import data_converter
+from perdure.errors import Busy
+from workflows.face import details
+from workflows.inbox import ROOM, SIGNAL_BYTES, SIGNAL_ROOM, Inbox
+from workflows.messages import Carry, Item, Message, Status
+
+
+def item(item_id: str, text: str = "hello") -> Item:
+    return Item(kind="turn", id=item_id, message=Message(text=text))
+
+
+def test_an_inbox_is_full_for_updates_before_it_is_for_signals() -> None:
+    inbox = Inbox()
+    for n in range(ROOM):
+        inbox.check_room()
+        inbox.add(item(str(n)))
+    with pytest.raises(Busy):
+        inbox.check_room()
+    for n in range(ROOM, SIGNAL_ROOM):
+        assert inbox.full_for(item(str(n))) is None
+        inbox.add(item(str(n)))
+    assert inbox.full_for(item("more")) == f"{SIGNAL_ROOM} messages wait"
+    assert inbox.full_for(item("0")) is None, "it is here already"
+    inbox.take()
+    assert inbox.full_for(item("more")) is None
+    assert inbox.full_for(item("0")) is None, "it runs"
+
+
+@pytest.mark.parametrize("text", ["x", "ü", '"', "\x01", "\n"])
+async def test_what_may_wait_fits_into_what_is_carried(text: str) -> None:
+    inbox = Inbox()
+    n = 0
+    while inbox.full_for(one := item(f"m{n}", text * 9_000)) is None:
+        inbox.add(one)
+        n += 1
+    carry = Carry().model_copy(update={"inbox": list(inbox.items)})
+    [payload] = await data_converter.encode([carry])
+    assert SIGNAL_BYTES - 60_000 < len(payload.data) < SIGNAL_BYTES + 10_000
+    carried = Inbox(Carry.model_validate(json.loads(payload.data)).inbox)
+    assert carried.full_for(one) is not None, "its size comes along"
+    carried.take()
+    assert carried.full_for(one) is None
+
+
+def test_the_ids_of_the_last_that_were_refused_are_kept() -> None:
+    carry = Carry()
+    for n in range(25):
+        carry = carry.without(f"m{n}")
+    assert carry.refused == 25
+    assert list(carry.refused_ids) == [f"m{n}" for n in range(5, 25)]
+
+
+def test_the_ui_names_what_was_refused() -> None:
+    shown = details(Status(status="open", refused=2, refused_ids=["m1", "m2"]), [])
+    assert "**Refused**, the inbox being full, 2 messages; last `m1`, `m2`" in shown
+    assert "Refused" not in details(Status(status="open"), [])
