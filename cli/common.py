@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from perdure.errors import InvalidOption, PerdureError
+from perdure.errors import InvalidOption, PerdureError, StorageUnavailable
 from perdure.settings import Settings
 from perdure.types import SessionKey
 
@@ -85,7 +85,7 @@ async def open_store(settings: Settings, *, migrate: bool = False) -> AsyncItera
         _check_file(settings.database_url)
     try:
         store = await opening.open_store(settings, migrate=migrate)
-    except OSError as error:
+    except (OSError, StorageUnavailable) as error:
         raise NotReachable(f"{without_password(settings.database_url)} does not answer: {error}") from error
     try:
         yield store

@@ -57,7 +57,9 @@ async def _run(data: Path, keep: bool) -> None:
     began = time.monotonic()
     async with AsyncExitStack() as cleanup:
         # A demo meets whatever else runs on this machine, so it takes ports of its own.
-        stack = Stack(["examples.counter"], data=data, port=0, ui_port=0, ui=keep, say=_whisper)
+        stack = Stack(
+            ["examples.counter"], data=data, port=0, ui_port=0, gateway_port=0, ui=keep, say=_whisper
+        )
         out.print("[bold]Perdure[/]: an agent's session that survives\n")
         await _slow("starting a Temporal dev server, a worker and the model", stack.start())
         cleanup.push_async_callback(stack.stop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import signal
 import socket
 from collections.abc import Coroutine
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["dev", "worker"]
 
+PROBE_PATIENCE = 20.0
+"""Seconds: longer than the worker gives what it asks."""
+
 SpecArgument = Annotated[
     list[str], typer.Argument(metavar="SPEC...", help="Modules or files that define agents.")
 ]
@@ -30,8 +34,11 @@ def dev(
     port: Annotated[int | None, typer.Option(help="Temporal's port; default: as last time, or 7233.")] = None,
     ui_port: Annotated[int | None, typer.Option(help="The Temporal UI's port; default: 8233.")] = None,
     ui: Annotated[bool, typer.Option("--ui/--no-ui", help="Run the Temporal UI.")] = True,
+    gateway_port: Annotated[
+        int | None, typer.Option(help="The HTTP gateway's port; default: as last time, or 8000.")
+    ] = None,
 ) -> None:
-    """Run agents on this machine: Temporal and its UI, a worker, SQLite, a folder of artifacts.
+    """Run agents on this machine: Temporal with its UI, a worker, the HTTP gateway, SQLite, a folder.
 
     What dies is started again. Ctrl-C stops it; twice stops it at once. The next run on the same
     folder goes on where this one was.
@@ -42,7 +49,7 @@ def dev(
 
     quiet()
     agents = list(load_agents(specs))
-    stack = Stack(specs, data=data, port=port, ui_port=ui_port, ui=ui, say=_say)
+    stack = Stack(specs, data=data, port=port, ui_port=ui_port, ui=ui, gateway_port=gateway_port, say=_say)
     asyncio.run(_run(stack, agents, data))
 
 
@@ -52,12 +59,17 @@ def worker(
     ] = None,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Only tell whether a worker of this host polls: a health check."),
+        typer.Option(
+            "--check",
+            help="Only tell whether the worker can serve, by PERDURE_HEALTH_ADDRESS; without that, "
+            "whether a worker of this host polls.",
+        ),
     ] = False,
 ) -> None:
     """Run a worker: the production process. Its settings are the PERDURE_* variables.
 
-    SIGTERM lets running activities finish, for as long as PERDURE_GRACEFUL_SHUTDOWN says.
+    SIGTERM lets running activities finish, for as long as PERDURE_GRACEFUL_SHUTDOWN says, and hands
+    back what is left; a second one ends it at once.
     """
     settings = Settings()
     if check:
@@ -69,12 +81,37 @@ def worker(
 
 
 async def _check(settings: Settings) -> None:
+    if settings.health_address is not None:
+        _say(_probe(settings.health_address))
+        return
     from embedded.pollers import polls
 
     host = socket.gethostname()
     if not await polls(await connect(settings), settings.task_queue, host=host):
         raise NotReachable(f"no worker of {host} polls the task queue {settings.task_queue}")
     _say(f"a worker of {host} polls the task queue {settings.task_queue}")
+
+
+def _probe(address: str) -> str:
+    """What ``/healthz`` says.
+
+    Raises:
+        NotReachable: the worker is not ready, or does not answer.
+    """
+    host, _, port = address.rpartition(":")
+    here = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
+    connection = http.client.HTTPConnection(f"{here}:{port}", timeout=PROBE_PATIENCE)
+    try:
+        connection.request("GET", "/healthz")
+        response = connection.getresponse()
+        said = response.read().decode("utf-8", "replace")
+    except OSError as error:
+        raise NotReachable(f"no worker answers at http://{here}:{port}/healthz: {error}") from error
+    finally:
+        connection.close()
+    if response.status != 200:
+        raise NotReachable(f"the worker at {here}:{port} is not ready: {said}")
+    return f"the worker at {here}:{port} is ready"
 
 
 async def _run(stack: Stack, agents: list[str], data: Path) -> None:
@@ -118,6 +155,7 @@ def _introduce(stack: Stack, agents: list[str], data: Path) -> None:
         "agents": ", ".join(agents),
         "Temporal": f"{settings.temporal_address}  namespace {settings.temporal_namespace}",
         "Temporal UI": stack.temporal.ui_url or "off",
+        "gateway": f"http://{settings.gateway_address}{_tokens(settings)}",
         "task queue": settings.task_queue,
         "database": without_password(settings.database_url),
         "artifacts": settings.artifacts_url,
@@ -128,6 +166,10 @@ def _introduce(stack: Stack, agents: list[str], data: Path) -> None:
         _say(f"  {name:<12} {value}")
     where = "" if data == DEFAULT_DATA else f" --data {data}"
     _say(f"ready. Talk to it with: perdure chat {agents[0]}{where}   Stop it with Ctrl-C.")
+
+
+def _tokens(settings: Settings) -> str:
+    return "  for this machine, without a token" if settings.gateway_auth == "none" else "  with a token"
 
 
 def _say(line: str) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,11 +22,15 @@ from cli.common import (
     open_store,
     session_key,
 )
+from cli.prompt_view import show_context
 from perdure.errors import InvalidOption
 from perdure.settings import Settings
 from perdure.types import Session, SessionKey
 
-__all__ = ["app"]
+if TYPE_CHECKING:  # Temporal takes a second to import, which `--help` need not pay
+    from gateway.runner import Runner
+
+__all__ = ["app", "compact_now", "delete_all"]
 
 app = typer.Typer(help="Look at sessions and steer them.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -61,8 +65,11 @@ def show(
 
 @app.command()
 def context(session: SessionArgument, data: DataOption = DEFAULT_DATA, json: JsonOption = False) -> None:
-    """Show what the model is told: the summary, if there is one, and the events after it."""
-    asyncio.run(_context(find_settings(data), session_key(session), json=json))
+    """Show what the model would get now, with sizes: instruction, tools, summary and what follows it.
+
+    With --json it is the request itself, but for the message that will be at its end.
+    """
+    asyncio.run(show_context(find_settings(data), session_key(session), as_json=json))
 
 
 @app.command()
@@ -79,9 +86,33 @@ def rewind(
 
 
 @app.command()
+def compact(session: SessionArgument, data: DataOption = DEFAULT_DATA, json: JsonOption = False) -> None:
+    """Sum up what is old in a session now, whatever the agent's policy says."""
+    asyncio.run(_compact(find_settings(data), session_key(session), json=json))
+
+
+@app.command()
 def end(session: SessionArgument, data: DataOption = DEFAULT_DATA, json: JsonOption = False) -> None:
     """Close a session and print its final state. Twice is the same as once."""
     asyncio.run(_end(find_settings(data), session_key(session), json=json))
+
+
+@app.command()
+def delete(
+    sessions: Annotated[
+        list[str], typer.Argument(metavar="APP/USER/SESSION...", help="The sessions, as list prints them.")
+    ],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    data: DataOption = DEFAULT_DATA,
+    json: JsonOption = False,
+) -> None:
+    """Delete sessions with all that is in them, and close their workflows. Twice is the same as once."""
+    keys = [session_key(session) for session in sessions]
+    settings = find_settings(data)
+    if not yes:
+        named = "\n".join(f"  {key}" for key in keys)
+        typer.confirm(f"{named}\nDelete this for ever, with its log and files?", abort=True, err=True)
+    asyncio.run(_delete(settings, keys, json=json))
 
 
 @app.command("export")
@@ -161,17 +192,6 @@ async def _show(settings: Settings, key: SessionKey, *, live: bool, json: bool) 
         print("  none")
 
 
-async def _context(settings: Settings, key: SessionKey, *, json: bool) -> None:
-    async with open_store(settings) as store:
-        found = await store.context(key)
-    if json:
-        print(render.as_json({"summary": found.summary, "events": list(found.events)}))
-        return
-    if found.summary is not None:
-        print("SUMMARY\n" + found.summary.text + "\n")
-    render.show(render.event_table(found.events))
-
-
 async def _rewind(settings: Settings, key: SessionKey, invocation: str, *, json: bool) -> None:
     async with open_runner(settings) as runner:
         done = await runner.rewind(key, invocation)
@@ -185,6 +205,24 @@ async def _rewind(settings: Settings, key: SessionKey, invocation: str, *, json:
         print(f"  {line}")
 
 
+async def _compact(settings: Settings, key: SessionKey, *, json: bool) -> None:
+    async with open_runner(settings) as runner:
+        await compact_now(runner, key, json=json)
+
+
+async def compact_now(runner: Runner, key: SessionKey, *, json: bool) -> None:
+    """Sum up what is old in a session, and print the summary."""
+    seq = await runner.compact(key)
+    summary = None if seq is None else (await runner.store.log(key, after=seq - 1, limit=1))[0]
+    if json:
+        print(render.as_json({"seq": seq, "summary": summary}))
+    elif summary is None:
+        print(f"{key} has nothing to sum up.")
+    else:
+        covered = summary.compaction or {}
+        print(f"SUMMARY of {covered.get('start')} to {covered.get('end')}\n{summary.text}")
+
+
 async def _end(settings: Settings, key: SessionKey, *, json: bool) -> None:
     async with open_runner(settings) as runner:
         session = await runner.end(key)
@@ -194,6 +232,24 @@ async def _end(settings: Settings, key: SessionKey, *, json: bool) -> None:
     print(f"{key} is ended. Its final state:")
     for line in render.state_lines(session.state):
         print(f"  {line}")
+
+
+async def _delete(settings: Settings, keys: Sequence[SessionKey], *, json: bool) -> None:
+    async with open_runner(settings) as runner:
+        await delete_all(runner, keys, json=json)
+
+
+async def delete_all(runner: Runner, keys: Sequence[SessionKey], *, json: bool) -> None:
+    """Delete sessions one after the other, and print what was there."""
+    deleted: list[str] = []
+    for key in keys:
+        there = await runner.delete(key)
+        if there:
+            deleted.append(str(key))
+        if not json:
+            print(f"{key} is deleted." if there else f"{key}: there is no such session.")
+    if json:
+        print(render.as_json({"deleted": deleted}))
 
 
 async def _export(settings: Settings, key: SessionKey, output: Path | None) -> None:

@@ -16,6 +16,7 @@ async def open_store(settings: Settings, *, migrate: bool = False) -> SessionSto
         pool_idle_timeout=settings.pool_idle_timeout,
         pool_pre_ping=settings.pool_pre_ping,
         sqlite_synchronous=settings.sqlite_synchronous,
+        announce=True,
     )
     return await SessionStore.open(
         settings.database_url, settings.artifacts_url, options=options, migrate=migrate

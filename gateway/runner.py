@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -18,6 +18,7 @@ from temporalio.client import (
     WithStartWorkflowOperation,
     WorkflowQueryFailedError,
     WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
 )
 from temporalio.common import (
     SearchAttributeKey,
@@ -27,17 +28,23 @@ from temporalio.common import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities.codec import converter
 from activities.failures import perdure_error
-from activities.protocol import Failure, data_converter
+from activities.protocol import Failure
+from gateway.closing import close_workflow
 from perdure import searchattributes
 from perdure.errors import InvalidMessage, SessionNotFound
 from perdure.settings import Settings
-from perdure.types import JsonObject, Session, SessionKey
+from perdure.sources import Source
+from perdure.types import Json, JsonObject, Session, SessionKey
 from storage.sessions import SessionStore
 from workflows.messages import (
+    LARGEST_MESSAGE,
     Ack,
     ArtifactRequest,
     CancelRequest,
+    Compacted,
+    CompactRequest,
     EndRequest,
     Message,
     Reply,
@@ -50,6 +57,9 @@ from workflows.session import AgentSession
 __all__ = ["Answer", "Runner", "connect"]
 
 T = TypeVar("T")
+
+CARRIED_BYTES = 32_768
+"""The largest message that Temporal's history gets as it is. It stands there twice, and a run has many."""
 
 WORKFLOW_ID_LENGTH = 1000
 """The longest id that Temporal takes, where its configuration says nothing else."""
@@ -68,15 +78,16 @@ class Answer:
 
 
 async def connect(settings: Settings) -> Client:
-    """A Temporal client that speaks Perdure's payloads.
+    """A Temporal client that speaks Perdure's payloads, encrypted where the settings have keys.
 
     Raises:
         RuntimeError: no Temporal server answers there.
+        InvalidOption: the keys are not of the form they have to have.
     """
     return await Client.connect(
         settings.temporal_address,
         namespace=settings.temporal_namespace,
-        data_converter=data_converter,
+        data_converter=converter(settings),
         api_key=settings.temporal_api_key.get_secret_value() if settings.temporal_api_key else None,
         tls=settings.temporal_tls,
     )
@@ -104,6 +115,7 @@ class Runner:
         content: JsonObject | None = None,
         message_id: str | None = None,
         reopen: bool = False,
+        state: Mapping[str, Json] | None = None,
     ) -> Answer:
         """One turn, from the message to the answer. Starts the session if there is none.
 
@@ -112,21 +124,26 @@ class Runner:
             text: what the user says; or ``content``, a genai ``Content`` in wire form.
             message_id: send a message again under its id and it runs once.
             reopen: open the session again if it was ended.
+            state: a delta of the session's state, applied with the user's message; null removes a key.
 
         Raises:
-            InvalidMessage, Busy, SessionEnded, UnknownAgent, InvocationRewound, EventConflict:
-                the message was refused, and nothing was written.
+            InvalidMessage, InvalidContent, Busy, SessionEnded, UnknownAgent, InvocationRewound,
+            EventConflict: the message was refused, and nothing was written.
         """
-        message = _message(text, content, message_id or new_id(), reopen)
+        message = await self._message(key, text, content, message_id or new_id(), reopen, state)
         reply = await self._send(key, "ask", message, Reply)
-        answered = reply.status == "answered"
-        found = await self.store.log(key, after=reply.seq - 1, limit=1) if answered else []
+        if message.blob is not None:  # it may have been left once more after it was taken
+            await self.store.forget_message(key, message.blob)
+        logged = reply.seq and reply.status in ("answered", "failed")
+        found = await self.store.log(key, after=reply.seq - 1, limit=1) if logged else []
+        # Temporal has the reason without the words of the model's server; the log has it in full.
+        error = found[0].error if found else None
         return Answer(
             invocation_id=reply.invocation_id,
             status=reply.status,
             seq=reply.seq,
-            text=found[0].text if found else "",
-            failure=reply.failure,
+            text=found[0].text if found and reply.status == "answered" else "",
+            failure=Failure.model_validate(error) if error else reply.failure,
         )
 
     async def message(
@@ -137,17 +154,18 @@ class Runner:
         content: JsonObject | None = None,
         message_id: str | None = None,
         reopen: bool = False,
+        state: Mapping[str, Json] | None = None,
     ) -> str:
-        """Send a message without waiting for the turn.
+        """Send a message without waiting for the turn. What is given is as in :meth:`ask`.
 
         Returns:
             The invocation's id.
 
         Raises:
-            InvalidMessage: it was not sent.
+            InvalidMessage, InvalidContent: it was not sent.
         """
         invocation_id = message_id or new_id()
-        message = _message(text, content, invocation_id, reopen)
+        message = await self._message(key, text, content, invocation_id, reopen, state)
         await self.client.start_workflow(
             AgentSession.run,
             id=_workflow_id(key),
@@ -193,6 +211,44 @@ class Runner:
         await self._send(key, "end", request, Ack)
         return await self.store.get(key, max_events=0)
 
+    async def compact(self, key: SessionKey, *, request_id: str | None = None) -> int | None:
+        """Sum up what has ended so far, also where the agent's policy would not, or it has none.
+
+        A running turn, and calls that wait, stay in the prompt as they are. Under one request id
+        it happens once.
+
+        Returns:
+            The seq of the summary, or None if there is nothing to sum up.
+
+        Raises:
+            SessionNotFound, SessionEnded, UnknownAgent: nothing was written.
+            ModelRefused, ModelUnavailable: the summariser failed; the prompt stays as it was.
+            StaleEpoch: a rewind took away what was being summed up; ask again.
+        """
+        await self._must_exist(key)
+        request = CompactRequest(request_id=request_id or new_id())
+        return (await self._send(key, "compact", request, Compacted)).seq
+
+    async def delete(self, key: SessionKey) -> bool:
+        """Delete the session: its workflow is closed, then log, state, artifacts and metadata go.
+
+        A running turn is cancelled, and what waits for its turn is not run. Done twice it is the
+        same as once, and one that died halfway is finished by another. A message from then on
+        starts a session anew.
+
+        Returns:
+            Whether there was anything to delete.
+        """
+        found = False
+        # The workflow first, so that it cannot write any more. A message that came in between has
+        # started another, or an attempt that came late the session: hence again, until nothing is there.
+        while True:
+            closed = await close_workflow(self.client, key)
+            deleted = await self.store.delete(key)
+            if not closed and not deleted:
+                return found
+            found = True
+
     async def status(self, key: SessionKey) -> Status:
         """What the session's workflow is doing now.
 
@@ -202,8 +258,12 @@ class Runner:
         handle = self.client.get_workflow_handle(key.workflow_id)
         return await _typed(handle.query(AgentSession.status), key)
 
-    async def save_artifact(self, key: SessionKey, name: str, data: bytes, mime_type: str) -> int:
-        """Save an artifact from outside a turn.
+    async def save_artifact(
+        self, key: SessionKey, name: str, data: Source, mime_type: str, *, request_id: str | None = None
+    ) -> int:
+        """Save an artifact from outside a turn: bytes, or a file or async iterable that is read in chunks.
+
+        Under one request id it is saved once, and the bytes of the first request are those that count.
 
         Returns:
             Its version.
@@ -212,13 +272,42 @@ class Runner:
             InvalidName, SessionNotFound, SessionEnded: nothing is listed.
         """
         await self._must_exist(key)
-        request_id = new_id()
+        request_id = request_id or new_id()
         version = await self.store.stage_artifact(
             key, name, data, mime_type, event_id=f"{request_id}:artifact"
         )
         request = ArtifactRequest(request_id=request_id, name=name, version=version)
         await self._send(key, "save_artifact", request, Ack)
         return version
+
+    async def _message(
+        self,
+        key: SessionKey,
+        text: str | None,
+        content: JsonObject | None,
+        message_id: str,
+        reopen: bool,
+        state: Mapping[str, Json] | None,
+    ) -> Message:
+        """The message as it is sent: one that is large, or brings state, is left in the store.
+
+        Temporal carries its key then.
+        """
+        fields: JsonObject = {"text": text, "content": content, "reopen": reopen or None}
+        given = {name: value for name, value in fields.items() if value is not None}
+        message = Message(message_id=message_id, **given)
+        message.check_said()
+        if message.size > LARGEST_MESSAGE:
+            raise InvalidMessage(
+                f"the message to {key} has {message.size} bytes and the limit is {LARGEST_MESSAGE}; "
+                "save what is large as an artifact"
+            )
+        if state or message.size > CARRIED_BYTES:
+            said = {"role": "user", "parts": [{"text": text}]} if content is None else content
+            blob = await self.store.leave_message(key, message_id, said, state=state)
+            message = Message(message_id=message_id, blob=blob, **({"reopen": True} if reopen else {}))
+        message.check()
+        return message
 
     async def _must_exist(self, key: SessionKey) -> None:
         await self.store.get(key, max_events=0)
@@ -233,9 +322,10 @@ class Runner:
                 ),
                 key,
             )
-        except RPCError:
+        except (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError):
             # The SDK has failed the future of the start too, and asyncio would complain that nobody looked.
-            with suppress(RPCError, TimeoutError):
+            # Where the caller was cancelled, it has failed it by that.
+            with suppress(RPCError, TimeoutError, asyncio.CancelledError):
                 await asyncio.wait_for(start.workflow_handle(), 0.1)
             raise
 
@@ -262,14 +352,6 @@ def _workflow_id(key: SessionKey) -> str:
             f"takes {WORKFLOW_ID_LENGTH}: {key.workflow_id[:80]}…; shorten them"
         )
     return key.workflow_id
-
-
-def _message(text: str | None, content: JsonObject | None, message_id: str, reopen: bool) -> Message:
-    fields: JsonObject = {"text": text, "content": content, "reopen": reopen or None}
-    given = {name: value for name, value in fields.items() if value is not None}
-    message = Message(message_id=message_id, **given)
-    message.check()
-    return message
 
 
 def _attributes(key: SessionKey) -> TypedSearchAttributes:

@@ -1,0 +1,184 @@
+"""A session's events in google-adk's JSON: its names, its order of the fields, its defaults.
+
+What google-adk's own runner appended is given back as it was. What Perdure wrote is given as
+google-adk would have said it; where it says nothing of the sort (a turn that was cancelled,
+say) the nearest of its fields is used. Versions of artifacts count from 0 there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from google.genai import types
+from pydantic import BaseModel, ValidationError
+
+from gateway.adk_secrets import without_secrets
+from integrations.adk_json.events import META, said_of, state_from_store
+from perdure.types import Event, Json, JsonObject
+
+__all__ = ["event_json", "split_artifacts", "state_json"]
+
+_FIRST = ("modelVersion", "content", "groundingMetadata", "partial", "turnComplete", "turnCompleteReason")
+_FIELDS = (
+    *_FIRST,
+    "interactionStatus",
+    "finishReason",
+    "errorCode",
+    "errorMessage",
+    "interrupted",
+    "customMetadata",
+    "usageMetadata",
+    "liveSessionResumptionUpdate",
+    "liveSessionId",
+    "goAway",
+    "voiceActivity",
+    "inputTranscription",
+    "outputTranscription",
+    "avgLogprobs",
+    "logprobsResult",
+    "cacheMetadata",
+    "citationMetadata",
+    "interactionId",
+    "environmentId",
+    "invocationId",
+    "author",
+    "actions",
+    "output",
+    "nodeInfo",
+    "longRunningToolIds",
+    "branch",
+    "isolationScope",
+    "id",
+    "timestamp",
+)
+"""The fields of google-adk's Event, in the order in which it writes them."""
+_ACTIONS = (
+    "skipSummarization",
+    "stateDelta",
+    "artifactDelta",
+    "transferToAgent",
+    "transferReason",
+    "escalate",
+    "requestedAuthConfigs",
+    "requestedToolConfirmations",
+    "compaction",
+    "endOfAgent",
+    "agentState",
+    "rewindBeforeInvocationId",
+    "route",
+    "renderUiWidgets",
+    "setModelResponse",
+)
+_NO_ACTIONS: JsonObject = {
+    "artifactDelta": {},
+    "requestedAuthConfigs": {},
+    "requestedToolConfirmations": {},
+}
+_INTERNAL = "__adk_internal_"
+"""Begins the keys of ``customMetadata`` that google-adk keeps to itself."""
+
+
+def event_json(event: Event, *, streamed: bool = False) -> JsonObject:
+    """The event as google-adk's server writes it.
+
+    Args:
+        event: one that google-adk sees, or a piece of a streamed answer.
+        streamed: it is the whole of an answer whose pieces went before it.
+    """
+    said = said_of(event)
+    fields: JsonObject = {
+        "content": _ordered(types.Content, _with_call_ids(event)),
+        "usageMetadata": _ordered(types.GenerateContentResponseUsageMetadata, event.usage),
+        "invocationId": event.invocation_id,
+        "author": event.author,
+        "branch": event.branch,
+        "id": event.id,
+        **(_of_perdure(event, streamed=streamed) if META not in event.meta else {}),
+        **said,
+    }
+    delta = state_from_store(event.state_delta)
+    fields["actions"] = _in_order(_ACTIONS, {**_NO_ACTIONS, **said["actions"], "stateDelta": delta})
+    fields.setdefault("nodeInfo", {"path": ""})
+    fields["customMetadata"] = _public(fields.get("customMetadata"))
+    shown: JsonObject = without_secrets(_in_order(_FIELDS, fields))
+    return shown
+
+
+def split_artifacts(event: JsonObject) -> Sequence[JsonObject]:
+    """What ``/run_sse`` sends of an event: google-adk's UI shows a file twice if it comes with content."""
+    actions = event["actions"]
+    if not actions["artifactDelta"] or not (event.get("content") or {}).get("parts"):
+        return [event]
+    content = {**event, "actions": {**actions, "artifactDelta": {}}}
+    return [content, {name: value for name, value in event.items() if name != "content"}]
+
+
+def state_json(state: Mapping[str, Json]) -> dict[str, Json]:
+    """State by google-adk's names, and in its order: the session's, the app's, the user's."""
+
+    def place(name: str) -> int:
+        return 1 if name.startswith("app:") else 2 if name.startswith("user:") else 0
+
+    shown = state_from_store(state)
+    return {name: shown[name] for name in sorted(shown, key=place)}
+
+
+def _of_perdure(event: Event, *, streamed: bool) -> JsonObject:
+    """What google-adk would have said of an event that Perdure wrote."""
+    meta = event.meta
+    said: JsonObject = {"modelVersion": meta.get("model_version"), "finishReason": meta.get("finish_reason")}
+    if event.partial:
+        said["partial"] = True
+    elif streamed and "step" in meta:
+        said["partial"] = False
+    if "step" in meta or "call" in meta:
+        said["nodeInfo"] = {"path": f"{event.author}@1"}
+    if "step" in meta and not event.partial and _calls(event):
+        said["longRunningToolIds"] = []
+    if event.id == f"{event.invocation_id}:update":
+        said["author"] = "user"
+    return said
+
+
+def _with_call_ids(event: Event) -> JsonObject | None:
+    """The content, with ids for calls that the model gave none: clients find a call's response by its id."""
+    parts = (event.content or {}).get("parts")
+    if META in event.meta or not isinstance(parts, list):
+        return event.content
+    step = event.meta.get("step")
+    named: list[Json] = []
+    calls = 0
+    for part in parts:
+        kind = next((name for name in ("functionCall", "functionResponse") if name in part), None)
+        if kind is None:
+            named.append(part)
+            continue
+        response = event.id if kind == "functionResponse" else f"{event.invocation_id}:t{step}.{calls}"
+        calls += kind == "functionCall"
+        called = part[kind]
+        named.append({**part, kind: called if called.get("id") else {**called, "id": f"adk-{response}"}})
+    return {**(event.content or {}), "parts": named}
+
+
+def _calls(event: Event) -> bool:
+    return any("functionCall" in part for part in (event.content or {}).get("parts") or ())
+
+
+def _ordered(model: type[BaseModel], value: JsonObject | None) -> JsonObject | None:
+    """A value of genai's as genai writes it; as it is stored if it has fields that this release lacks."""
+    if value is None:
+        return None
+    try:
+        read = model.model_validate(value)
+    except ValidationError:
+        return value
+    return read.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _in_order(names: Sequence[str], fields: JsonObject) -> JsonObject:
+    known = {name: fields[name] for name in names if fields.get(name) is not None}
+    return known | {name: value for name, value in fields.items() if name not in names and value is not None}
+
+
+def _public(metadata: JsonObject | None) -> JsonObject | None:
+    return {name: value for name, value in (metadata or {}).items() if not name.startswith(_INTERNAL)} or None

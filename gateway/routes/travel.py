@@ -1,0 +1,154 @@
+"""Looking at a session: its status, its prompt, its past."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query
+from pydantic import Field
+from starlette.responses import JSONResponse, Response
+
+from activities.model_request import body_of, full_request
+from activities.prompt import pieces_of
+from gateway.routes.sessions import SESSION
+from gateway.services import KeyDep, ServicesDep
+from gateway.shapes import (
+    ArtifactBody,
+    Record,
+    SessionBody,
+    artifact_json,
+    session_json,
+)
+from perdure.errors import PerdureError, SessionNotFound, code_of
+from perdure.instructions import state_keys
+from perdure.types import JsonObject
+from workflows.messages import Status
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["looking"])
+
+
+class WorkBody(Record):
+    """What the session's workflow is doing."""
+
+    status: str = Field(examples=["open"])
+    doing: str | None = Field(default=None, description="What it waits for, in words.")
+    invocation_id: str | None = Field(default=None, description="The turn that runs.")
+    queued: int = Field(description="Messages that wait for their turn.")
+    turns: int
+    model_calls: int
+    tool_calls: int
+    tokens: int
+    rewinds: int
+    compacting: bool
+    last_error: dict[str, Any] | None = None
+
+
+class StatusBody(Record):
+    """A session with its state, and what it is doing."""
+
+    session: SessionBody
+    work: WorkBody | None = Field(default=None, description="None where no workflow is open: it rests.")
+
+
+class ContextBody(Record):
+    """What the model would get now, but for the message that will be at its end."""
+
+    head: int
+    summary_seq: int | None = Field(default=None, description="The seq of the summary it begins with.")
+    request: dict[str, Any] | None = Field(
+        default=None, description="The request to the model as it goes out."
+    )
+    contents: list[dict[str, Any]] = Field(description="The conversation in it.")
+    problem: dict[str, Any] | None = Field(
+        default=None, description="`code` and `detail` of why there is no request."
+    )
+
+
+class MomentBody(Record):
+    """A session as it was."""
+
+    session: SessionBody
+    artifacts: list[ArtifactBody]
+
+
+@router.get(
+    SESSION + "/status",
+    operation_id="sessionStatus",
+    summary="The session with its state, and what it is doing now",
+    response_model=StatusBody,
+)
+async def status(key: KeyDep, services: ServicesDep) -> Response:
+    """The session is read from the database; what it is doing is asked of its workflow."""
+    session = await services.store.get(key, max_events=0)
+    told: JsonObject = {"session": session_json(session)}
+    with suppress(SessionNotFound):  # no workflow is open
+        told["work"] = _work(await services.runner.status(key))
+    return JSONResponse(told)
+
+
+@router.get(
+    SESSION + "/context",
+    operation_id="sessionContext",
+    summary="What the model would get now",
+    response_model=ContextBody,
+)
+async def context(key: KeyDep, services: ServicesDep) -> Response:
+    """Made by the code that the worker makes it with."""
+    agent = services.agents.get(key.app)
+    found = await services.store.context(key, state_keys=state_keys(agent.instruction))
+    told: JsonObject = {"head": found.session.head}
+    if found.summary is not None:
+        told["summarySeq"] = found.summary.seq
+    try:
+        request = await full_request(services.store, key, agent, found)
+        told |= {"contents": list(request.contents), "request": await body_of(request)}
+    except PerdureError as error:
+        contents = [piece.content for piece in pieces_of(found.summary, found.events)]
+        told |= {"contents": contents, "problem": {"code": code_of(type(error)), "detail": str(error)}}
+    return JSONResponse(told)
+
+
+@router.get(
+    SESSION + "/at/{invocation:path}",
+    operation_id="sessionAt",
+    summary="The session as it was just before an invocation",
+    response_model=MomentBody,
+)
+async def at(
+    key: KeyDep,
+    services: ServicesDep,
+    invocation: Annotated[str, Path(description="A live invocation.", examples=["m1"])],
+    max_events: Annotated[
+        int | None, Query(alias="maxEvents", ge=0, le=2**53, description="Only the last so many.")
+    ] = None,
+) -> Response:
+    """What a rewind to it would bring back; nothing is changed."""
+    session = await services.store.get(key, before=invocation, max_events=max_events)
+    artifacts = await services.store.list_artifacts(key, before=invocation)
+    return JSONResponse(
+        {
+            "session": session_json(session, events=session.events),
+            "artifacts": [artifact_json(artifact) for artifact in artifacts],
+        }
+    )
+
+
+def _work(status: Status) -> JsonObject:
+    told: JsonObject = {
+        "status": status.status,
+        "doing": status.doing,
+        "invocationId": status.invocation_id,
+        "queued": status.queued,
+        "turns": status.turns,
+        "modelCalls": status.model_calls,
+        "toolCalls": status.tool_calls,
+        "tokens": status.tokens,
+        "rewinds": status.rewinds,
+        "compacting": status.compacting,
+    }
+    if status.last_error is not None:
+        told["lastError"] = {"type": status.last_error.type, "message": status.last_error.message}
+    return {name: value for name, value in told.items() if value is not None}
