@@ -11,6 +11,8 @@ RUN useradd --uid 10001 --no-create-home --home-dir /app perdure \
     && install -d -o perdure -g perdure /app
 COPY --from=build /opt/perdure /opt/perdure
 ENV PATH=/opt/perdure/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# For the health check; /healthz says whether the worker can serve.
+ENV PERDURE_HEALTH_ADDRESS=127.0.0.1:8081
 # Agents that are mounted or copied here are found by module name: PERDURE_AGENTS='["my_agents"]'.
 WORKDIR /app
 USER perdure
