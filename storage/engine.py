@@ -28,6 +28,7 @@ import socket
 import sqlite3
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, TypeVar
@@ -150,8 +151,7 @@ class Database:
             awaits: it awaits other things than its connection.
         """
         if isinstance(self.engine, AsyncEngine):
-            with typed_outages(files=awaits):
-                return await _within(self.engine, work)
+            return await _within(self.engine, work, files=awaits)
         run: Callable[..., Awaitable[T]] = self.engine.step_by_step if awaits else self.engine.transact
         with typed_outages(files=awaits):
             async with self._turnstile:
@@ -171,9 +171,9 @@ class Database:
 
     async def read(self, work: Work[T]) -> T:
         """Do work in a transaction that changes nothing, and whose statements all see one snapshot."""
+        if isinstance(self.engine, AsyncEngine):
+            return await _within(self._reader, work)
         with typed_outages():
-            if isinstance(self.engine, AsyncEngine):
-                return await _within(self._reader, work)
             return await _to_the_end(self.engine.transact(work))
 
     async def connect_apart(self) -> Any:
@@ -198,9 +198,13 @@ class Database:
             self._keeper.close()
 
 
-async def _within(engine: AsyncEngine, work: Work[T]) -> T:
-    async with engine.begin() as connection:
-        return await work(connection)
+async def _within(engine: AsyncEngine, work: Work[T], *, files: bool = False) -> T:
+    async with AsyncExitStack() as stack:
+        with typed_outages():
+            connection = await stack.enter_async_context(engine.connect())
+        with typed_outages(files=files):
+            async with connection.begin():
+                return await work(connection)
 
 
 async def _to_the_end(work: Awaitable[T]) -> T:

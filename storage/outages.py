@@ -71,16 +71,12 @@ def typed_outages(*, files: bool = False) -> Iterator[None]:
     """Let a database's outage be raised as :class:`StorageUnavailable`.
 
     Args:
-        files: the block reads or writes files too, whose ``OSError`` is no word of the database; but a
-            connection that is refused, cut or late is: filesystems have errors of their own for theirs.
+        files: the block reads or writes files too, whose ``OSError`` is no word of the database.
     """
     try:
         yield
     except (exc.SQLAlchemyError, OSError) as error:
-        of_a_file = (
-            files and isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError)
-        )
-        if of_a_file or (found := _why(error)) is None:
+        if (found := _why(error)) is None or (files and isinstance(error, OSError)):
             raise
         why, said = found
         quoted = f" ({said})" if said else ""

@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, StrictBool
 from starlette.responses import JSONResponse, Response
 
 from gateway.requests import IdempotencyKey, Preferences, PreferHeader, chosen_id, path_of
@@ -41,8 +41,8 @@ class MessageBody(Body):
     state_delta: dict[str, Any] | None = Field(
         default=None, description="State that is set with the message; null removes a key."
     )
-    reopen: bool = Field(default=False, description="Open the session again if it was ended.")
-    wait: bool = Field(default=True, description="False is the same as `Prefer: respond-async`.")
+    reopen: StrictBool = Field(default=False, description="Open the session again if it was ended.")
+    wait: StrictBool = Field(default=True, description="False is the same as `Prefer: respond-async`.")
 
 
 class FailureBody(Record):

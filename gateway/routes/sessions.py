@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import Field
+from pydantic import Field, StrictBool
 from starlette.responses import JSONResponse, Response
 
 from gateway import adk_sessions
@@ -79,7 +79,7 @@ class BatchBody(Body):
     """Changes of several sessions, at most one a session."""
 
     updates: Annotated[list[ItemBody], Field(max_length=1000)]
-    atomic: bool = Field(default=False, description="All of them in one transaction, or none.")
+    atomic: StrictBool = Field(default=False, description="All of them in one transaction, or none.")
 
 
 class SessionPageBody(Record):

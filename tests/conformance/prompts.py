@@ -141,8 +141,8 @@ class _Session:
 
     # The model
 
-    async def generate(self, **asked: Any) -> Answer:
-        """What :class:`activities.gemini.Gemini` would do."""
+    async def generate(self, *, on_chunk: object = None, **asked: Any) -> Answer:
+        """What :class:`activities.gemini.Gemini` would do; it answers in one piece."""
         if asked["system"] == PROMPT:
             words = dict.fromkeys(WORD.findall(json.dumps(asked["contents"])))
             return self.say([{"text": " ".join(words) or "nothing was said"}])

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
+from s3fs import S3FileSystem
 
 from embedded.postgres import PostgresServer
 from embedded.temporal import TemporalServer
@@ -32,7 +33,10 @@ async def proxy() -> AsyncIterator[Proxy]:
             variables["AWS_ENDPOINT_URL"] = proxy.url(variables["AWS_ENDPOINT_URL"])
             for name, value in variables.items():
                 patched.setenv(name, value)
+            # It keeps one for each bucket, whatever the environment says by then.
+            S3FileSystem.clear_instance_cache()
             yield proxy
+            S3FileSystem.clear_instance_cache()
 
 
 @pytest_asyncio.fixture(scope="module")

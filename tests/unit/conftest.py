@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,9 @@ SETTINGS = (
 
 
 @pytest.fixture
-def perdure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def perdure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Run]:
     """The command, in an empty folder and with no settings."""
     monkeypatch.chdir(tmp_path)
     for name in SETTINGS:
@@ -32,4 +36,10 @@ def perdure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         said = capsys.readouterr()
         return Said(code, said.out, said.err)
 
-    return run
+    root = logging.getLogger()
+    before = list(root.handlers)
+    yield run
+    for handler in set(root.handlers) - set(before):
+        # What a command that serves logs to is a stream that is closed now.
+        if type(handler) is logging.StreamHandler:
+            root.removeHandler(handler)
