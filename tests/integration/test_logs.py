@@ -22,7 +22,6 @@ from tests.integration.crashes import ForkedWorker, Stage
 from tests.integration.harness import until
 from tests.integration.test_crashes import open_stage
 
-KEY = SessionKey(app="leaky", user_id="alice", session_id="s1")
 AGENT = """
 import asyncio, threading
 from perdure import Agent, Compaction, Limits, ToolContext, tool
@@ -61,7 +60,12 @@ agent = Agent(
 """
 
 
-async def play(stage: Stage, worker: ForkedWorker, log: Path, queue: str) -> None:
+def session_of(folder: Path) -> SessionKey:
+    """A session for each test: a workflow stays open after its worker, on a queue that nobody serves."""
+    return SessionKey(app="leaky", user_id="alice", session_id=folder.name)
+
+
+async def play(stage: Stage, worker: ForkedWorker, log: Path, key: SessionKey, queue: str) -> None:
     """Let everything go wrong that could be logged."""
     gemini = stage.gemini
     runner = Runner(stage.client, stage.store, task_queue=queue)
@@ -85,22 +89,22 @@ async def play(stage: Stage, worker: ForkedWorker, log: Path, queue: str) -> Non
         ],
         say("SECRET-answer"),
     )
-    assert (await runner.ask(KEY, "MESSAGE-one", message_id="m1")).status == "answered"
+    assert (await runner.ask(key, "MESSAGE-one", message_id="m1")).status == "answered"
     gemini.fail(503, "SECRET-503", retry_after=0)
     gemini.garble("data: SECRET {\r\n\r\n")
-    assert (await runner.ask(KEY, "MESSAGE-two", message_id="m2")).status == "failed"
+    assert (await runner.ask(key, "MESSAGE-two", message_id="m2")).status == "failed"
     gemini.block(message="SECRET-blocked")
-    assert (await runner.ask(KEY, "MESSAGE-three", message_id="m3")).status == "failed"
-    handle = stage.client.get_workflow_handle(KEY.workflow_id)
+    assert (await runner.ask(key, "MESSAGE-three", message_id="m3")).status == "failed"
+    handle = stage.client.get_workflow_handle(key.workflow_id)
     await handle.signal("message", {"text": "MESSAGE-bad\x00", "MESSAGE-key\x00": 1})
     await handle.signal("message", {"content": {"MESSAGE-key": ["MESSAGE-bad"]}, "text": 5})
     await handle.signal("no-such-signal", "MESSAGE-bad")
     garbage = SignalWorkflowExecutionRequest(namespace="default", signal_name="message", identity="test")
-    garbage.workflow_execution.workflow_id = KEY.workflow_id
+    garbage.workflow_execution.workflow_id = key.workflow_id
     garbage.input.payloads.append(Payload(metadata={"encoding": b"json/plain"}, data=b"MESSAGE{not json"))
     await stage.client.workflow_service.signal_workflow_execution(garbage)
     gemini.hang(contains="MESSAGE-die")
-    asking = asyncio.create_task(runner.ask(KEY, "MESSAGE-die", message_id="m4"))
+    asking = asyncio.create_task(runner.ask(key, "MESSAGE-die", message_id="m4"))
     await gemini.wait_in_flight()
     await worker.kill()
     gemini.release()
@@ -121,7 +125,7 @@ async def everything_logged(
     }
     worker = ForkedWorker(environment, log)
     try:
-        await play(stage, worker, log, queue)
+        await play(stage, worker, log, session_of(folder), queue)
     finally:
         await worker.kill()
         await stage.store.close()
@@ -137,13 +141,14 @@ async def test_a_log_tells_what_happened_and_not_what_was_said(
 ) -> None:
     async with StandIn() as gemini:
         found = await everything_logged(temporal, gemini, tmp_path, {})
+    session = session_of(tmp_path)
     for word in ("SECRET", "MESSAGE"):
         at = found.find(word)
         assert at < 0, found[max(0, at - 1000) : at + 200]
     for told in (
-        "tool.error leaky/alice/s1 m1: explode try 1: RuntimeError",
+        f"tool.error {session} m1: explode try 1: RuntimeError",
         "ModelUnavailable: model gemini-3-flash-preview: HTTP 503 UNAVAILABLE",
-        "model.failed leaky/alice/s1 m3: ModelRefused: model gemini-3-flash-preview blocked the prompt",
+        f"model.failed {session} m3: ModelRefused: model gemini-3-flash-preview blocked the prompt",
         "compaction.failed",
         "Failed deserializing signal input for message",
         "Task exception was never retrieved",
