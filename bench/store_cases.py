@@ -17,10 +17,11 @@ from bench.store_floor import Floor
 from perdure.types import Event, Json
 from storage.sessions import SessionStore
 
-__all__ = ["AT_ONCE", "FULL", "QUICK", "Case", "Sizes", "cases_of", "filling", "measure"]
+__all__ = ["AMONG_REWINDS", "AT_ONCE", "FULL", "QUICK", "Case", "Sizes", "cases_of", "filling", "measure"]
 
 AT_ONCE = 16
 """Sessions that append at the same time."""
+AMONG_REWINDS = "an append among the rewinds"
 PAGE = 50
 KB = "x" * 1_000
 SMALL: Mapping[str, Json] = {"note": KB}
@@ -196,7 +197,10 @@ def _lists(sizes: Sizes, store: SessionStore, floor: Floor) -> list[Case]:
 
 
 def _rewinds(sizes: Sizes, store: SessionStore) -> list[Case]:
-    """Before each of our rewinds, but the first, the one before it is redone, which is not measured."""
+    """Before each of our rewinds, but the first, the one before it is redone, which is not measured.
+
+    An append is measured among them, to be compared with under the same noise.
+    """
     numbers = count(1)
     undone: dict[int, str] = {}
 
@@ -210,7 +214,13 @@ def _rewinds(sizes: Sizes, store: SessionStore) -> list[Case]:
         undone[depth] = f"rewind-{next(numbers)}"
         await store.rewind(key_of(f"rewind-{depth}"), before=before, request_id=undone[depth])
 
-    return [
+    append = Case(
+        name=AMONG_REWINDS,
+        ours=lambda: store.append(key_of("many-0"), _fresh()),
+        samples=sizes.slow,
+        adk_samples=0,
+    )
+    rewinds = [
         Case(
             name=f"rewind of {depth} events",
             prepare=partial(redo, depth),
@@ -221,6 +231,7 @@ def _rewinds(sizes: Sizes, store: SessionStore) -> list[Case]:
         )
         for depth in sizes.depths
     ]
+    return [append, *rewinds]
 
 
 def _fork(sizes: Sizes, store: SessionStore) -> Case:

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.store_cases import AT_ONCE, Case, Sizes
+from bench.store_cases import AMONG_REWINDS, AT_ONCE, Case, Sizes
 
 __all__ = ["Target", "numbers_of", "show", "targets_of"]
 
@@ -99,7 +99,7 @@ def targets_of(database: str, cases: Sequence[Case], sizes: Sizes, percent: int 
         Target(
             name=f"{rewind.name}, through an append",
             bound=10,
-            measured=_ratio(at(rewind, "ours"), ours),
+            measured=_ratio(at(rewind, "ours"), at(found[AMONG_REWINDS], "ours")),
         ),
         Target(
             name=f"{rewind.name}: google-adk's, through ours",

@@ -2,7 +2,8 @@
 
 An append by hand is eight round trips: BEGIN, lock the row, read what the keys were, and so
 on. ``perdure_append`` does the same within the server, and its call is a transaction of its
-own, so nothing else crosses the wire. SQLite has no round trips to save, and no functions.
+own, so nothing else crosses the wire. SQLite has no round trips to save; see
+:mod:`storage.append_sqlite`.
 
 **The split.** The function writes what is plainly right: the session is there, open and at
 the caller's epoch, the id is new, every key is what the caller read. In any other case it
@@ -31,12 +32,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
+import asyncpg
 
 from perdure.state import MISSING
 from perdure.types import Event, Json, SessionKey
 from storage import state
+from storage.engine import Database
 from storage.records import event_values, stored_event
 from storage.session_row import now
 from storage.storable import dumps_exactly
@@ -59,7 +60,7 @@ def is_ordinary(event: Event) -> bool:
 
 
 async def append_at_once(
-    conn: AsyncConnection,
+    database: Database,
     key: SessionKey,
     event: Event,
     *,
@@ -71,7 +72,7 @@ async def append_at_once(
     """Append a prepared event that is ordinary, in one statement.
 
     Args:
-        conn: a connection that commits every statement.
+        database: it is on PostgreSQL.
         key: the session.
         event: what to append.
         epoch: that of the caller; None is unfenced, or takes the session over where ``begins``.
@@ -95,14 +96,12 @@ async def append_at_once(
         *_changes(key, event.state_delta, expect),
     )
     try:
-        done = (await conn.exec_driver_sql(_CALL, given)).one()
-    except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) != UNDONE:
+        at_seq, at_epoch, undo = await database.write_at_once(_CALL, given)
+    except asyncpg.PostgresError as error:
+        if error.sqlstate != UNDONE:
             raise
         return None
-    if done.at_seq is None:
-        return None
-    return replace(wanted, seq=done.at_seq, state_undo=done.undo or {}), done.at_epoch
+    return None if at_seq is None else (replace(wanted, seq=at_seq, state_undo=undo or {}), at_epoch)
 
 
 def _changes(key: SessionKey, delta: Mapping[str, Json], expect: Mapping[str, Json]) -> Iterable[Any]:

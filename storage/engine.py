@@ -27,7 +27,7 @@ import asyncio
 import socket
 import sqlite3
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from time import monotonic, sleep
@@ -50,6 +50,8 @@ T = TypeVar("T")
 
 BUSY_TIMEOUT = 60.0
 """Seconds that a SQLite writer waits for the writers of other processes."""
+OWN = "PD"
+"""Begins the SQLSTATE of what our own functions raise."""
 RESTED = 1.0
 """Seconds without use after which a PostgreSQL connection is pinged before the next one."""
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
@@ -157,17 +159,27 @@ class Database:
             async with self._turnstile:
                 return await _to_the_end(run(work, perdure_write=True))
 
-    async def write_at_once(self, work: Work[T | None]) -> T | None:
-        """Do work that is one statement, and a transaction of its own without BEGIN and COMMIT.
+    async def write_at_once(self, statement: str, values: Sequence[Any]) -> Any:
+        """Send PostgreSQL one statement that is a transaction of its own, without BEGIN and COMMIT.
+
+        It goes straight to the driver: on its way through SQLAlchemy it would cost a fifth more.
 
         Returns:
-            None on SQLite, where there is no round trip to save and no work is done.
+            The row that it answers.
+
+        Raises:
+            asyncpg.PostgresError: what the statement itself raised.
         """
-        if self.sqlite:
-            return None
         with typed_outages():
             async with self._committing.connect() as connection:
-                return await work(connection)
+                driver: Any = (await connection.get_raw_connection()).driver_connection
+                try:
+                    return await driver.fetchrow(statement, *values)
+                except BaseException as error:
+                    if not (sqlstate_of(error) or "").startswith(OWN):
+                        # Nobody knows what it is good for now; SQLAlchemy would have found out.
+                        await connection.invalidate()
+                    raise
 
     async def read(self, work: Work[T]) -> T:
         """Do work in a transaction that changes nothing, and whose statements all see one snapshot."""
@@ -243,7 +255,8 @@ def _sqlite(url: URL, options: StoreOptions, **pool: Any) -> ThreadedEngine:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         write = connection.get_execution_options().get("perdure_write")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+        driver: Any = connection.connection.driver_connection
+        driver.execute("BEGIN IMMEDIATE" if write else "BEGIN")
 
     return ThreadedEngine(engine, options.pool_size + options.max_overflow)
 

@@ -76,7 +76,8 @@ class PostgresFeed(Feed):
         self._announce = announce
         self._writer = Writer()
         self._changes: dict[SessionKey, int | None] = {}
-        self._previews: set[_Preview] = set()
+        # In order: of two tries at one answer the first has to be over before the second is told.
+        self._previews: dict[_Preview, None] = {}
         self._asking: set[SessionKey] = set()
         self._listening: defaultdict[SessionKey, asyncio.Event] = defaultdict(asyncio.Event)
         self._work = asyncio.Event()
@@ -102,7 +103,7 @@ class PostgresFeed(Feed):
         """See :meth:`Feed.preview`."""
         preview = _Preview(key, Draft(answering), self._wake)
         if self._announce:
-            self._previews.add(preview)
+            self._previews[preview] = None
         try:
             yield preview
         finally:
@@ -231,7 +232,8 @@ class PostgresFeed(Feed):
             for key, seq in changes.items():
                 self._changes[key] = _both(self._changes[key], seq) if key in self._changes else seq
             raise
-        self._previews -= {preview for preview in self._previews if preview.done}
+        for preview in [preview for preview in self._previews if preview.done]:
+            del self._previews[preview]
         return bool(told)
 
     def _told(self, connection: Any, _pid: int, channel: str, payload: str) -> None:

@@ -8,9 +8,11 @@ a full disk and a table that is not there are both an ``OperationalError`` on SQ
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import asyncpg
 from sqlalchemy import exc
 
 from perdure.errors import StorageUnavailable
@@ -62,6 +64,9 @@ _SQLITE: Mapping[str, str] = {
 }
 """What SQLite says, by the primary result code."""
 
+_DRIVERS = (sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""What statements raise that went past SQLAlchemy."""
+
 _REMOTE = frozenset({"aiobotocore", "aiohttp", "botocore", "gcsfs", "httpx", "requests", "urllib3"})
 """Packages by which filesystems reach their servers, and whose errors are outages."""
 
@@ -75,7 +80,7 @@ def typed_outages(*, files: bool = False) -> Iterator[None]:
     """
     try:
         yield
-    except (exc.SQLAlchemyError, OSError) as error:
+    except (exc.SQLAlchemyError, *_DRIVERS, OSError) as error:
         if (found := _why(error)) is None or (files and isinstance(error, OSError)):
             raise
         why, said = found
@@ -102,13 +107,15 @@ def _why(error: Exception) -> tuple[str, str] | None:
         return _AWAY, _quote(error)
     if isinstance(error, exc.TimeoutError):
         return "all connections of this process are in use: raise PERDURE_POOL_SIZE", ""
-    if not isinstance(error, exc.DBAPIError):
+    if isinstance(error, asyncpg.InterfaceError):
+        return _AWAY, _quote(error)
+    if not isinstance(error, (exc.DBAPIError, *_DRIVERS)):
         return None
-    said = error.orig
+    said = error.orig if isinstance(error, exc.DBAPIError) else error
     state = sqlstate_of(said) or ""
     code = str(getattr(said, "sqlite_errorname", ""))
     why = _SQLSTATES.get(state) or _SQLITE.get("_".join(code.split("_")[:2]))
-    if why is None and (state.startswith("08") or error.connection_invalidated):
+    if why is None and (state.startswith("08") or getattr(error, "connection_invalidated", False)):
         why = _AWAY
     return None if why is None else (why, _quote(said))
 

@@ -19,6 +19,7 @@ from perdure.types import Event, Json, JsonObject, Session, SessionKey
 from storage import append, lifecycle, listing, reading, rewind, turns
 from storage import state as state_rows
 from storage.append_function import append_at_once, is_ordinary
+from storage.append_sqlite import append_plainly, is_plain
 from storage.copy_store import CopyStore
 from storage.follow_store import FollowStore
 from storage.key_store import KeyStore
@@ -269,12 +270,16 @@ class SessionStore(CopyStore, FollowStore, KeyStore, ManyStore, MessageStore, Re
         expected = expect or {}
         if expected_head is None and confirm is None and is_ordinary(ready):
             done = await self._write_at_once(
-                "append", key, lambda conn: append_at_once(conn, key, ready, epoch=epoch, expect=expected)
+                "append", key, lambda db: append_at_once(db, key, ready, epoch=epoch, expect=expected)
             )
             if done is not None:
                 return done[0]
 
+        plainly = self._db.sqlite and expected_head is None and is_plain(ready)
+
         async def work(conn: AsyncConnection) -> Event:
+            if plainly and (done := await append_plainly(conn, key, ready, epoch=epoch, expect=expected)):
+                return done[0]
             row = await must_lock(conn, key)
             await lifecycle.refuse_moved(conn, row, ready.id, expected_head)
             return await append.append(conn, row, ready, epoch=epoch, first_wins=first_wins, expect=expected)
@@ -313,7 +318,7 @@ class SessionStore(CopyStore, FollowStore, KeyStore, ManyStore, MessageStore, Re
             begun = await self._write_at_once(
                 "begin_turn",
                 key,
-                lambda conn: turns.begin_at_once(conn, key, ready, epoch=epoch, reopen=reopen),
+                lambda db: turns.begin_at_once(db, key, ready, epoch=epoch, reopen=reopen),
             )
             if begun is not None:
                 return begun

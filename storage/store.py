@@ -118,13 +118,15 @@ class Store:
         self.feed.changed(key, _seq_of(done))
         return done
 
-    async def _write_at_once(self, name: str, key: SessionKey, work: Work[T | None]) -> T | None:
+    async def _write_at_once(
+        self, name: str, key: SessionKey, work: Callable[[Database], Awaitable[T | None]]
+    ) -> T | None:
         """What one statement can write; None, with nothing written, if it cannot or this is SQLite."""
         check_key(key)
         if self._db.sqlite:
             return None
         reach(f"{name}.before_commit")
-        done = await self._db.write_at_once(work)
+        done = await work(self._db)
         if done is not None:
             reach(f"{name}.after_commit")
             self.feed.changed(key, _seq_of(done))

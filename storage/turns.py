@@ -14,6 +14,8 @@ from perdure.types import Event, JsonObject, SessionKey
 from storage import log, projection
 from storage.append import append_event
 from storage.append_function import append_at_once
+from storage.append_sqlite import append_plainly, is_plain
+from storage.engine import Database
 from storage.records import Turn, same_event
 from storage.session_row import LockedSession, lock_or_insert, must_lock
 
@@ -21,10 +23,10 @@ __all__ = ["begin_at_once", "begin_turn", "end_marker", "interrupt", "is_final",
 
 
 async def begin_at_once(
-    conn: AsyncConnection, key: SessionKey, event: Event, *, epoch: int | None, reopen: bool
+    database: Database, key: SessionKey, event: Event, *, epoch: int | None, reopen: bool
 ) -> Turn | None:
     """Begin a turn of a session that is there, in one statement; None if it is no plain case."""
-    done = await append_at_once(conn, key, event, epoch=epoch, expect={}, begins=True, reopen=reopen)
+    done = await append_at_once(database, key, event, epoch=epoch, expect={}, begins=True, reopen=reopen)
     return None if done is None else Turn(epoch=done[1], seq=done[0].seq, done=None)
 
 
@@ -32,6 +34,10 @@ async def begin_turn(
     conn: AsyncConnection, key: SessionKey, event: Event, *, epoch: int | None, reopen: bool
 ) -> Turn:
     """See :meth:`storage.sessions.SessionStore.begin_turn`."""
+    if conn.dialect.name == "sqlite" and is_plain(event):
+        done = await append_plainly(conn, key, event, epoch=epoch, expect={}, begins=True, reopen=reopen)
+        if done is not None:
+            return Turn(epoch=done[1], seq=done[0].seq, done=None)
     row = await (lock_or_insert(conn, key) if epoch is None else must_lock(conn, key))
     last = await log.last_of_invocation(conn, key, event.invocation_id, row.projection)
     if last is not None:

@@ -213,6 +213,17 @@ async def test_a_thousand_sessions_are_followed_on_one_connection(backend: Backe
     assert await connections(backend, "perdure feed") == 2
 
 
+async def test_of_two_tries_at_an_answer_the_last_is_heard(backend: Backend, key: SessionKey) -> None:
+    writer, follower = await two(backend)
+    async with follower.feed.subscribe(key) as reader:
+        for again in range(20):  # the two are told together, and in an order that must not be left to chance
+            with writer.feed.preview(key, answering(after=again)) as preview:
+                preview.add(said("x"))
+            with writer.feed.preview(key, answering(after=again)) as preview:
+                preview.add(said("last"))
+                await heard(reader, lambda found: found[-1:] != [] and found[-1].parts == [{"text": "last"}])
+
+
 async def test_the_feed_survives_a_channel_that_others_use(backend: Backend, key: SessionKey) -> None:
     writer, follower = await two(backend)
     feed = follower.feed

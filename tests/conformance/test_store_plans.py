@@ -376,7 +376,7 @@ async def test_an_append_is_one_round_trip_on_postgres(url: str, delta: dict[str
             before = wire.round_trips
             with statements(store, seen):
                 await call()
-            assert len(seen) == 1
+            assert seen == [], "it went through SQLAlchemy, as what is no plain case does"
             assert wire.round_trips - before == 1
         await store.event(KEY, "n9:x")
         assert wire.round_trips - before > 2, "the wire is not watched"
