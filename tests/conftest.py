@@ -1,0 +1,26 @@
+"""What holds for all tests: the order in which they are run.
+
+They wait more than they work, so several processes share them, a file at a time. The files
+that take minutes go first, or the last of them would be run by one process alone. The unit
+tests come last, and are asked for by themselves where somebody wants to know soon.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+FIRST = ("soak", "integration", "acceptance", "adk", "typescript", "client", "gateway", "conformance")
+"""Folders, those with the longest files first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort by folder; within one, the order stays."""
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    folder = item.path.relative_to(TESTS).parts[0]
+    return FIRST.index(folder) if folder in FIRST else len(FIRST)
