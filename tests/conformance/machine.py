@@ -35,7 +35,7 @@ from perdure.errors import (
     VersionMismatch,
 )
 from perdure.state import MISSING, is_temp
-from perdure.types import Json
+from perdure.types import Event, Json
 from tests.conformance.checks import (
     ALSO,
     agree,
@@ -45,6 +45,7 @@ from tests.conformance.checks import (
     exported,
 )
 from tests.conformance.events import answer, event, summary, user
+from tests.conformance.model import SessionModel
 from tests.conformance.moves import Moves
 
 __all__ = ["Machine"]
@@ -144,7 +145,16 @@ class Machine(Moves):
             message = user(first.invocation_id)
             found = self.run(self.store.begin_turn(session.key, message, epoch=None, reopen=True))
             ended = mine[-1] if mine[-1].id.endswith((":m1", ":end")) else None
+            if ended is None and not session.ended and self.overtaken(session, first):
+                self.ended_by(session, first.invocation_id, "overtaken")
+                session.version += 1
+                ended = session.log[-1]
             assert (found.epoch, found.seq, found.done) == (session.epoch, first.seq, ended)
+
+    def overtaken(self, session: SessionModel, first: Event) -> bool:
+        """Whether another turn has begun since a message."""
+        begun = [each for each in session.now.events if each.id == f"{each.invocation_id}:user"]
+        return any(each.seq > first.seq and each.invocation_id != first.invocation_id for each in begun)
 
     @rule(
         number=who,

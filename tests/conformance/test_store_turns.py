@@ -331,3 +331,15 @@ async def test_s64_a_turn_that_was_rewound_in_its_midst_is_not_run_again(
     with pytest.raises(InvocationRewound):
         await store.begin_turn(key, user("i1"), epoch=None)
     assert await store.interrupt(key, "i1", epoch=None, reason="cancel") == done.epoch
+
+
+async def test_s60_a_turn_that_another_has_overtaken_is_over(store: SessionStore, key: SessionKey) -> None:
+    """Its workflow is gone; going on with it would answer a conversation that has moved on."""
+    await store.begin_turn(key, user("lost"), epoch=None)
+    await store.append(key, event("lost:x"))
+    await say(store, key, "i2")
+    for _ in range(2):
+        found = await store.begin_turn(key, user("lost"), epoch=None)
+        assert found.done is not None
+        assert (found.done.id, found.done.meta["reason"]) == ("lost:end", "overtaken")
+    assert [each.id for each in await store.log(key)][-1] == "lost:end"
