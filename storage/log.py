@@ -14,7 +14,15 @@ from storage.projection import Ranges, Span
 from storage.records import event_of, owner
 from storage.schema import events
 
-__all__ = ["by_ids", "first_of_invocation", "has_message", "in_spans", "last_of_invocation", "newest_summary"]
+__all__ = [
+    "by_ids",
+    "first_of_invocation",
+    "has_message",
+    "in_spans",
+    "last_of_invocation",
+    "newest_summary",
+    "of_invocation",
+]
 
 AT_ONCE = 50
 """Spans read by one statement."""
@@ -38,13 +46,10 @@ _FIRST_OF_INVOCATION = (
     .order_by(events.c.seq)
     .limit(1)
 )
-_LAST_OF_INVOCATION = (
-    select(events)
-    .where(*_OF_INVOCATION, events.c.compaction.is_(None))
-    .order_by(events.c.seq.desc())
-    .limit(1)
+_ALL_OF_INVOCATION = (
+    select(events).where(*_OF_INVOCATION, events.c.compaction.is_(None)).order_by(events.c.seq.desc())
 )
-
+_LAST_OF_INVOCATION = _ALL_OF_INVOCATION.limit(1)
 _MESSAGE_WITHIN = (
     select(events.c.seq)
     .where(
@@ -124,6 +129,14 @@ async def last_of_invocation(
     wanted = {**owner(key), "invocation_id": invocation_id}
     row = (await conn.execute(_LAST_OF_INVOCATION, wanted)).one_or_none()
     return None if row is None else event_of(row, ranges)
+
+
+async def of_invocation(
+    conn: AsyncConnection, key: SessionKey, invocation_id: str, ranges: Ranges
+) -> list[Event]:
+    """All events of an invocation, live or not, the last one first; summaries left out."""
+    wanted = {**owner(key), "invocation_id": invocation_id}
+    return [event_of(row, ranges) for row in await conn.execute(_ALL_OF_INVOCATION, wanted)]
 
 
 async def has_message(conn: AsyncConnection, key: SessionKey, spans: Sequence[Span], *, but: str) -> bool:

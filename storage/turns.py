@@ -71,7 +71,8 @@ async def interrupt(
     last = await log.last_of_invocation(conn, key, invocation_id, row.projection)
     if last is not None and not last.live:
         return row.epoch
-    if last is not None and is_final(last) and (last.meta.get("interrupted") or epoch != row.epoch):
+    ended = await _end_of(conn, row, last)
+    if ended is not None and (ended.meta.get("interrupted") or epoch != row.epoch):
         return row.epoch
     row.refuse_stale(epoch)
     await mark_interrupted(conn, row, invocation_id, reason=reason, error=error)
@@ -90,7 +91,7 @@ async def mark_interrupted(
 ) -> None:
     """Append the end marker of an invocation, unless that has ended already; the caller saves the row."""
     last = await log.last_of_invocation(conn, row.key, invocation_id, row.projection)
-    if last is not None and is_final(last):
+    if await _end_of(conn, row, last) is not None:
         return
     marker = Event(
         id=end_marker(invocation_id),
@@ -121,7 +122,7 @@ def is_final(event: Event) -> bool:
 
 async def _begun(conn: AsyncConnection, row: LockedSession, event: Event, last: Event) -> Turn:
     """How an invocation that is in the log already stands; nothing is written."""
-    ended = last if is_final(last) else None
+    ended = await _end_of(conn, row, last)
     found = (await log.by_ids(conn, row.key, [event.id], row.projection)).get(event.id)
     first = found or ended
     if first is None or (found is not None and not same_event(found, event)):
@@ -130,7 +131,7 @@ async def _begun(conn: AsyncConnection, row: LockedSession, event: Event, last: 
             "give the new message an id of its own"
         )
     # A rewind to an event in its midst leaves its beginning live: it cannot go on from there.
-    if not first.live or not last.live:
+    if not all(each.live for each in (first, last, ended) if each is not None):
         raise InvocationRewound(
             f"invocation {event.invocation_id} of {row.key} was rewound and is not run again; "
             "send the message under a new id, or redo the rewind"
@@ -140,6 +141,14 @@ async def _begun(conn: AsyncConnection, row: LockedSession, event: Event, last: 
         await row.save(conn)
         ended = await log.last_of_invocation(conn, row.key, event.invocation_id, row.projection)
     return Turn(epoch=row.epoch, seq=first.seq, done=ended)
+
+
+async def _end_of(conn: AsyncConnection, row: LockedSession, last: Event | None) -> Event | None:
+    """The event that ended an invocation, given its last one: who has no epoch may write behind the end."""
+    if last is None or is_final(last):
+        return last
+    whole = await log.of_invocation(conn, row.key, last.invocation_id, row.projection)
+    return next(filter(is_final, whole), None)
 
 
 async def _overtaken(conn: AsyncConnection, row: LockedSession, first: Event) -> bool:

@@ -140,11 +140,14 @@ class Machine(Moves):
             return
         first = messages[place % len(messages)]
         mine = [e for e in session.whole_log() if e.invocation_id == first.invocation_id and not e.compaction]
-        live = mine[-1].live and first.id in {each.id for each in session.now.events}
+        ends = [each for each in mine if each.id.endswith((":m1", ":end"))]
+        ended = ends[-1] if ends else None
+        live = all(each.live for each in (mine[-1], *ends[-1:])) and first.id in {
+            each.id for each in session.now.events
+        }
         with self.refused(None if live else InvocationRewound):
             message = user(first.invocation_id)
             found = self.run(self.store.begin_turn(session.key, message, epoch=None, reopen=True))
-            ended = mine[-1] if mine[-1].id.endswith((":m1", ":end")) else None
             if ended is None and not session.ended and self.overtaken(session, first):
                 self.ended_by(session, first.invocation_id, "overtaken")
                 session.version += 1

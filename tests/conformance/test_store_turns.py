@@ -343,3 +343,21 @@ async def test_s60_a_turn_that_another_has_overtaken_is_over(store: SessionStore
         assert found.done is not None
         assert (found.done.id, found.done.meta["reason"]) == ("lost:end", "overtaken")
     assert [each.id for each in await store.log(key)][-1] == "lost:end"
+
+
+async def test_what_is_written_behind_the_end_of_a_turn_does_not_open_it(
+    store: SessionStore, key: SessionKey
+) -> None:
+    """Who carries no epoch may do so; the turn has its end all the same, and gets no second one."""
+    await store.begin_turn(key, user("cancelled"), epoch=None)
+    await store.interrupt(key, "cancelled", epoch=1, reason="cancel")
+    await say(store, key, "answered")
+    for name in ("cancelled", "answered"):
+        await store.append(key, event(f"{name}:late"))
+    await say(store, key, "after")
+    for name, end in (("cancelled", "cancelled:end"), ("answered", "answered:m1")):
+        found = await store.begin_turn(key, user(name), epoch=None)
+        assert found.done is not None and found.done.id == end
+        epoch = await store.interrupt(key, name, epoch=None, reason="cancel")
+        assert epoch == found.epoch
+    assert [each.id for each in await store.log(key)][-1] == "after:m1"
