@@ -1,5 +1,5 @@
 # make demo [KEEP=1]            play the story; with KEEP it stays, with the Temporal UI
-# make test [JOBS=2]            everything that has to pass: lint, types, layers, all suites
+# make test [JOBS=3]            everything that has to pass: lint, types, layers, all suites
 # make lint                     the same without the suites
 # make bench-turn [JSON=FILE]   what a turn costs
 # make bench-idle [SESSIONS=N] [JSON=FILE]  what 10,000 open sessions cost that do nothing
@@ -18,7 +18,7 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 PIP   := -m pip -qq --disable-pip-version-check
 
-.PHONY: demo test lint crash-matrix bench-idle bench-context bench-turn bench-store soak soak-store constraints clean
+.PHONY: demo test lint crash-matrix bench-idle bench-context bench-turn bench-gateway bench-store soak soak-store constraints clean
 .DEFAULT_GOAL := demo
 
 # $(call step,NAME,COMMAND): run it, say how long it took.
@@ -32,7 +32,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/perdure demo $(if $(KEEP),--keep)
 
 test: lint
-	$(call step,pytest,$(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadfile --durations=10)
+	$(call step,pytest,$(BIN)/python -m pytest -n $(or $(JOBS),3) --dist loadfile --no-loadscope-reorder --durations=10)
 
 lint: $(VENV)/.installed-test
 	$(call step,ruff check,$(BIN)/ruff check --quiet .)
@@ -49,6 +49,9 @@ bench-turn: $(VENV)/.installed
 bench-idle: $(VENV)/.installed
 	@$(BIN)/python -m bench.idle --sessions $(or $(SESSIONS),10000) $(if $(JSON),--json '$(JSON)')
 
+bench-gateway: $(VENV)/.installed-test
+	@$(BIN)/python -m bench.gateway $(if $(JSON),--json '$(JSON)')
+
 bench-store: $(VENV)/.installed-test
 	@$(BIN)/python -m bench.store $(if $(JSON),--json '$(JSON)')
 
@@ -62,7 +65,7 @@ soak-store: $(VENV)/.installed-test
 	@$(BIN)/python -m tests.conformance.soak --steps $(or $(STEPS),1000000) $(if $(SEED),--seed $(SEED)) $(if $(STORE),--store $(STORE))
 
 clean:
-	rm -rf $(VENV) $(VENV)-constraints $(VENV)-adk dist build .perdure
+	rm -rf $(VENV) $(VENV)-constraints $(VENV)-adk $(VENV)-node dist build .perdure
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -53,6 +53,9 @@ __all__ = ["build_worker", "main", "run_worker"]
 TOOL_THREADS = "perdure-tool"
 """How the names of the threads begin in which sync tools run."""
 
+OTHER_ACTIVITIES = 32
+"""Slots that calls of models and tools cannot fill: for cancels, rewinds, ends and retention."""
+
 _log = logging.getLogger("perdure.worker")
 
 
@@ -84,9 +87,10 @@ def build_worker(
         gemini,
         concurrency=settings.max_concurrent_model_calls,
         context_cache=settings.context_cache * 1_000_000,
+        media_cache=settings.media_cache * 1_000_000,
     )
     tools = ToolActivities(store, agents, concurrency=settings.max_concurrent_tools, threads=tool_threads)
-    compaction = CompactionActivities(store, agents, gemini, slots=model.slots)
+    compaction = CompactionActivities(store, agents, gemini, slots=model.slots, room=model.room)
     steering = SteeringActivities(store)
     retention = RetentionActivities(store, client)
     return Worker(
@@ -106,8 +110,8 @@ def build_worker(
             retention.collect_blobs,
         ],
         workflow_runner=workflow_runner or UnsandboxedWorkflowRunner(),
-        # Waiting calls hold no thread, and heartbeat; so let in more than may run at once.
-        max_concurrent_activities=2 * (settings.max_concurrent_model_calls + settings.max_concurrent_tools),
+        # Waiting calls hold no thread, and heartbeat; so more are let in than may run at once.
+        max_concurrent_activities=model.room.most + tools.room.most + OTHER_ACTIVITIES,
         graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown),
         # A cancel is heard of through a heartbeat, and must be felt within two seconds.
         max_heartbeat_throttle_interval=timedelta(seconds=1),

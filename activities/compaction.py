@@ -27,6 +27,7 @@ from activities.gemini import Gemini
 from activities.patience import patiently
 from activities.prompt import contents_of
 from activities.protocol import COMPACT, CompactTask
+from activities.room import Room
 from activities.runtime import beating, log, session_key, typed_errors
 from activities.transcript import request_text
 from activities.windows import Window, compaction_due, find_window
@@ -38,7 +39,7 @@ from perdure.registry import Registry
 from perdure.types import Event, JsonObject, Session, SessionKey, text_of
 from storage.sessions import Context, SessionStore
 
-__all__ = ["PROMPT", "CompactionActivities"]
+__all__ = ["PROMPT", "CompactionActivities", "Compactor"]
 
 PROMPT = """\
 You write the summary from which an agent goes on with its conversation with a user. It will
@@ -57,67 +58,54 @@ follow them. Answer with the summary alone.
 """
 
 
-class CompactionActivities:
-    """The activity that sums up.
+class Compactor:
+    """Writes summaries.
 
     Args:
         store: where sessions live.
-        agents: the agents this worker serves, by name.
         gemini: the model client.
         slots: what a model call has to hold, shared with the turns; None: nothing.
     """
 
     def __init__(
-        self,
-        store: SessionStore,
-        agents: Registry,
-        gemini: Gemini,
-        *,
-        slots: asyncio.Semaphore | None = None,
+        self, store: SessionStore, gemini: Gemini, *, slots: asyncio.Semaphore | None = None
     ) -> None:
         self._store = store
-        self._agents = agents
         self._gemini = gemini
         self._slots = slots or nullcontext()
 
-    @activity.defn(name=COMPACT)
-    @typed_errors
-    async def compact(self, task: CompactTask) -> int | None:
-        """Sum up the live events up to the end of an invocation if that is still due, or all that
-        has ended if a caller asked for it.
+    async def sum_up(
+        self, key: SessionKey, agent: Agent, context: Context, window: Window, event_id: str, name: str
+    ) -> Event:
+        """Replace a window by a summary, and the summary before it.
+
+        Args:
+            key: the session.
+            agent: whose policy says who sums up, and how.
+            context: what the window was found in.
+            window: what is to be summed up.
+            event_id: of the summary; under one id it is written once.
+            name: the invocation that it belongs to.
 
         Returns:
-            The seq of the compaction event, or None if there was nothing to sum up.
+            The summary, as it is stored.
 
         Raises:
             StaleEpoch: a rewind, or a newer summary, changed what was being summed up; nothing was written.
-            ModelUnavailable, ModelRefused: the summariser failed; the session goes on without.
-            UnknownAgent, SessionNotFound, SessionEnded: nothing was written.
+            ModelUnavailable, ModelRefused: the summariser failed.
         """
-        key = session_key()
-        agent = self._agents.get(key.app)
-        name = task.invocation_id
-        async with beating():
-            if done := await self._store.event(key, _event_id(name)):
-                return done.seq
-            context = await self._store.context(key, state_keys=state_keys(agent.instruction))
-            window = _window(agent, context, task)
-            if window is None:
-                return None
-            if context.session.ended_at is not None:
-                raise SessionEnded(f"session {key} was ended; there is no next prompt to sum up for")
-            try:
-                summary = await self._summarise(agent, context.summary, window)
-                event = _compaction_event(context, window, summary, name)
-                stored = await patiently(partial(self._commit, key, context.session, event), key, name)
-            except (ModelRefused, ModelUnavailable) as error:
-                log(logging.WARNING, "compaction.failed", key, name, "%s", words_of(error))
-                raise
-            except StaleEpoch as error:
-                log(logging.INFO, "compaction.dropped", key, name, "%s", words_of(error))
-                raise
-            log(logging.INFO, "compacted", key, name, "%s", stored.compaction)
-            return stored.seq
+        try:
+            summary = await self._summarise(agent, context.summary, window)
+            event = _compaction_event(context, window, summary, event_id, name)
+            stored = await patiently(partial(self._commit, key, context.session, event), key, name)
+        except (ModelRefused, ModelUnavailable) as error:
+            log(logging.WARNING, "compaction.failed", key, name, "%s", words_of(error))
+            raise
+        except StaleEpoch as error:
+            log(logging.INFO, "compaction.dropped", key, name, "%s", words_of(error))
+            raise
+        log(logging.INFO, "compacted", key, name, "%s", stored.compaction)
+        return stored
 
     async def _summarise(self, agent: Agent, before: Event | None, window: Window) -> JsonObject:
         policy = agent.compaction
@@ -155,6 +143,61 @@ class CompactionActivities:
                     raise
 
 
+class CompactionActivities:
+    """The activity that sums up.
+
+    Args:
+        store: where sessions live.
+        agents: the agents this worker serves, by name.
+        gemini: the model client.
+        slots: what a model call has to hold, shared with the turns; None: nothing.
+        room: how many calls of the model the worker takes in, shared with the turns; None: any number.
+    """
+
+    def __init__(
+        self,
+        store: SessionStore,
+        agents: Registry,
+        gemini: Gemini,
+        *,
+        slots: asyncio.Semaphore | None = None,
+        room: Room | None = None,
+    ) -> None:
+        self._store = store
+        self._agents = agents
+        self._compactor = Compactor(store, gemini, slots=slots)
+        self._room = room
+
+    @activity.defn(name=COMPACT)
+    @typed_errors
+    async def compact(self, task: CompactTask) -> int | None:
+        """Sum up the live events up to the end of an invocation if that is still due, or all that
+        has ended if a caller asked for it.
+
+        Returns:
+            The seq of the compaction event, or None if there was nothing to sum up.
+
+        Raises:
+            StaleEpoch: a rewind, or a newer summary, changed what was being summed up; nothing was written.
+            ModelUnavailable, ModelRefused: the summariser failed; the session goes on without.
+            UnknownAgent, SessionNotFound, SessionEnded: nothing was written.
+        """
+        key = session_key()
+        agent = self._agents.get(key.app)
+        name = task.invocation_id
+        async with beating(), self._room.taken() if self._room else nullcontext():
+            if done := await self._store.event(key, _event_id(name)):
+                return done.seq
+            context = await self._store.context(key, state_keys=state_keys(agent.instruction))
+            window = _window(agent, context, task)
+            if window is None:
+                return None
+            if context.session.ended_at is not None:
+                raise SessionEnded(f"session {key} was ended; there is no next prompt to sum up for")
+            stored = await self._compactor.sum_up(key, agent, context, window, _event_id(name), name)
+            return stored.seq
+
+
 def _window(agent: Agent, context: Context, task: CompactTask) -> Window | None:
     """What the task is to sum up; later turns may be under way already."""
     overlap = agent.compaction.overlap if agent.compaction is not None else 0
@@ -168,9 +211,11 @@ def _event_id(name: str) -> str:
     return f"{name}:compact"
 
 
-def _compaction_event(context: Context, window: Window, summary: JsonObject, name: str) -> Event:
+def _compaction_event(
+    context: Context, window: Window, summary: JsonObject, event_id: str, name: str
+) -> Event:
     event = Event(
-        id=_event_id(name),
+        id=event_id,
         invocation_id=name,
         author="perdure",
         content=summary,

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qs, quote, unquote
 
+from activities.media_cache import MediaCache
 from perdure.errors import ArtifactDamaged, ArtifactNotFound, InvalidName
 from perdure.types import JsonObject, SessionKey
 from storage.sessions import SessionStore
@@ -117,7 +118,12 @@ def reference_of(part: JsonObject) -> Reference | None:
 
 
 async def with_media(
-    store: SessionStore, key: SessionKey, contents: Sequence[JsonObject], *, limit: int
+    store: SessionStore,
+    key: SessionKey,
+    contents: Sequence[JsonObject],
+    *,
+    limit: int,
+    cache: MediaCache | None = None,
 ) -> list[JsonObject]:
     """The contents with the bytes of what they refer to, as the model is to see them.
 
@@ -127,6 +133,7 @@ async def with_media(
         contents: the conversation; not changed.
         limit: how many characters of base64 a prompt may hold; before that the oldest media
             are named only. What cannot be found any more is named, too: no turn fails of it.
+        cache: where the bytes are remembered; None: nowhere.
     """
     found = [
         (row, column, reference)
@@ -137,7 +144,7 @@ async def with_media(
     if not found:
         return list(contents)
     first = shown_from([reference.chars for _, _, reference in found], limit)
-    data = await asyncio.gather(*(_load(store, key, reference) for _, _, reference in found[first:]))
+    data = await asyncio.gather(*(_load(store, key, reference, cache) for _, _, reference in found[first:]))
     changed = [{**content, "parts": list(content.get("parts") or ())} for content in contents]
     for number, (row, column, reference) in enumerate(found):
         parts = changed[row]["parts"]
@@ -168,11 +175,21 @@ def shown_from(sizes: Sequence[int], limit: int) -> int:
     return first
 
 
-async def _load(store: SessionStore, key: SessionKey, reference: Reference) -> bytes | None:
+async def _load(
+    store: SessionStore, key: SessionKey, reference: Reference, cache: MediaCache | None
+) -> bytes | None:
     try:
         found, chunks = await store.stream_artifact(key, reference.name, version=reference.version)
         # A reference may come from outside, and say that something huge is small.
-        return b"".join([chunk async for chunk in chunks]) if found.size == reference.bytes else None
+        if found.size != reference.bytes:
+            return None
+        if cache is None:
+            return b"".join([chunk async for chunk in chunks])
+        data = cache.get(found.blob)
+        if data is None:
+            data = b"".join([chunk async for chunk in chunks])
+            cache.keep(found.blob, data)
+        return data
     except (ArtifactNotFound, ArtifactDamaged, InvalidName):
         return None
 

@@ -14,16 +14,20 @@ from functools import partial
 
 from temporalio import activity
 
+from activities.compaction import Compactor
 from activities.context_cache import ContextCache
 from activities.fencing import still_wanted
 from activities.gemini import Answer, Gemini
 from activities.limits import check_limits, in_time
+from activities.media_cache import MediaCache
 from activities.model_request import full_request, send
 from activities.oversize import begin_turn, fit_answer
 from activities.patience import patiently
 from activities.prompt import calls_of, model_event_id
 from activities.protocol import CALL_MODEL, TOOL_SECONDS, CallRef, Failure, ModelOutcome, ModelTask
+from activities.room import Room
 from activities.runtime import Attempts, beating, log, session_key, typed_errors
+from activities.shortening import Shortener, still_too_long
 from activities.windows import compaction_due
 from perdure.agent import Agent
 from perdure.errors import (
@@ -35,6 +39,7 @@ from perdure.errors import (
     ModelRefused,
     ModelUnavailable,
     PerdureError,
+    PromptTooLong,
     StaleEpoch,
 )
 from perdure.instructions import state_keys
@@ -56,6 +61,7 @@ class ModelActivities:
         gemini: the model client, shared by all calls of the worker.
         concurrency: how many model calls may run at once in this worker.
         context_cache: bytes, about, of what sessions said that it remembers between calls.
+        media_cache: bytes of media that it remembers between calls.
     """
 
     def __init__(
@@ -66,13 +72,18 @@ class ModelActivities:
         *,
         concurrency: int = 64,
         context_cache: int = 0,
+        media_cache: int = 0,
     ) -> None:
         self._store = store
         self._agents = agents
         self._gemini = gemini
         self._contexts = ContextCache(store, size=context_cache)
+        self._media = MediaCache(size=media_cache)
         self.slots = asyncio.Semaphore(concurrency)
         """Held by each call of the model; whatever else calls it takes one of these too."""
+        self.room = Room("model calls", 2 * concurrency)
+        """Taken by each activity that calls the model, also while it waits for one of the slots."""
+        self._shortener = Shortener(store, Compactor(store, gemini, slots=self.slots), self._contexts)
 
     @activity.defn(name=CALL_MODEL)
     @typed_errors
@@ -87,7 +98,7 @@ class ModelActivities:
         """
         key = session_key()
         agent = self._agents.get(key.app)
-        async with beating() as attempts:
+        async with beating() as attempts, self.room.taken():
             epoch = task.epoch
             if task.step == 1:
                 turn = await self._begin(key, agent, task)
@@ -145,9 +156,7 @@ class ModelActivities:
     ) -> Event:
         try:
             check_limits(agent.limits, task, context.events)
-            answer = await in_time(
-                agent.limits, task, lambda: self._ask_model(key, agent, task, context, attempts)
-            )
+            answer = await in_time(agent.limits, task, lambda: self._ask(key, agent, task, context, attempts))
             stored = await self._commit(key, agent, answer, epoch, attempts)
         except StaleEpoch:
             raise
@@ -169,10 +178,23 @@ class ModelActivities:
             stored = await self._fail(key, agent, task, epoch, error, attempts)
         return stored
 
+    async def _ask(
+        self, key: SessionKey, agent: Agent, task: ModelTask, context: Context, attempts: Attempts
+    ) -> Event:
+        try:
+            return await self._ask_model(key, agent, task, context, attempts)
+        except PromptTooLong as error:
+            context = await self._shortener.shorten(key, agent, task, context, error)
+        attempts.take_back()  # that was no failure that may pass
+        try:
+            return await self._ask_model(key, agent, task, context, attempts)
+        except PromptTooLong as error:
+            raise still_too_long(task, error) from None
+
     async def _ask_model(
         self, key: SessionKey, agent: Agent, task: ModelTask, context: Context, attempts: Attempts
     ) -> Event:
-        request = await full_request(self._store, key, agent, context)
+        request = await full_request(self._store, key, agent, context, media=self._media)
         async with self.slots:
             # Counted only now: one that waited when its worker died has not tried the model.
             if attempts.start_another() > agent.limits.model_attempts:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from activities.builtin_tools import tools_for
 from activities.gemini import Answer, Gemini, recording_transport
 from activities.media import with_media
+from activities.media_cache import MediaCache
 from activities.prompt import build_prompt
 from perdure.agent import Agent
 from perdure.types import Json, JsonObject, SessionKey
@@ -36,14 +37,24 @@ class ModelRequest:
     timeout: float
 
 
-async def full_request(store: SessionStore, key: SessionKey, agent: Agent, context: Context) -> ModelRequest:
+async def full_request(
+    store: SessionStore, key: SessionKey, agent: Agent, context: Context, *, media: MediaCache | None = None
+) -> ModelRequest:
     """The next model call of a session, as it goes out: with the media that the log only refers to.
+
+    Args:
+        store: where the session lives.
+        key: the session.
+        agent: the agent it is with.
+        context: what the store has of it for the model.
+        media: where the bytes of media are remembered; None: nowhere.
 
     Raises:
         InvalidInstruction: the instruction needs a state key that is not set.
     """
     request = model_request(agent, context)
-    contents = await with_media(store, key, request.contents, limit=agent.limits.media_chars)
+    limit = agent.limits.media_chars
+    contents = await with_media(store, key, request.contents, limit=limit, cache=media)
     return replace(request, contents=contents)
 
 

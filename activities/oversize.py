@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
@@ -40,6 +40,9 @@ content as it was given, and ``read`` where there is text for the model to read.
 
 HEAD, TAIL = 2_000, 1_000
 """Characters that stay of a text that was put away, at most."""
+
+WORTH_IT = 4_000
+"""Characters of a text that is put away for the sake of others: of a shorter one, as much would stay."""
 
 _ORDINAL = 1_000_000
 """Behind whatever a tool saves itself, so that a retry finds its own whatever the tool did."""
@@ -116,12 +119,14 @@ def may_read(event: Event) -> bool:
 
 async def _fitted_message(store: SessionStore, key: SessionKey, event: Event, limits: Limits) -> Event:
     away = _Away(store, key, event, limits, f"messages/{_plain(event.invocation_id)}")
-    for index, part in enumerate(_parts(event)):
+    parts = _parts(event)
+    long = _too_long(_texts(parts), limits.message_chars)
+    for index, part in enumerate(parts):
         inline = inline_of(part)
-        if _is_large_text(part, limits):
+        if index in long and inline is None:
             away.put(index, {**part, "text": await away.text(f"-{index}.txt", part["text"], "text/plain")})
-        elif inline is not None and len(inline.data) > limits.inline_bytes:
-            away.put(index, await away.attachment(index, part, inline))
+        elif inline is not None and (index in long or len(inline.data) > limits.inline_bytes):
+            away.put(index, await away.attachment(index, part, inline, whole=index not in long))
     return away.fitted()
 
 
@@ -172,10 +177,10 @@ class _Away:
         name, version = await self._save_inline(f".{index}", inline)
         return reference_part(part, inline, name, version)
 
-    async def attachment(self, index: int, part: JsonObject, inline: Inline) -> JsonObject:
-        """What a user sent along: media to be seen, text to be read, or just its name."""
+    async def attachment(self, index: int, part: JsonObject, inline: Inline, *, whole: bool) -> JsonObject:
+        """What a user sent along: media to be seen, text to be read, ``whole`` or not, or just its name."""
         text = _decoded(inline)
-        if inline.is_media or (text is not None and len(text) <= self._limits.message_chars):
+        if inline.is_media or (text is not None and whole):
             name, version = await self._save_inline(f"-{index}", inline)
             return reference_part(part, inline, name, version)
         if text is not None:
@@ -191,7 +196,7 @@ class _Away:
         """What the prompt says instead of a text."""
         name, version = await self._save(ending, text.encode(), mime_type)
         self._read = True
-        head, tail = _ends(text, self._limits.message_chars)
+        head, tail = _ends(text, min(self._limits.message_chars, len(text)))
         quoted = json.dumps(name, ensure_ascii=False)
         return (
             f"[This text has {len(text):,} characters and is saved as artifact {quoted}, version {version}. "
@@ -250,18 +255,34 @@ class _Away:
 
 
 def _is_large(event: Event, limits: Limits) -> bool:
-    for part in _parts(event):
-        if _is_large_text(part, limits):
-            return True
+    parts = _parts(event)
+    if _too_long(_texts(parts), limits.message_chars):
+        return True
+    inlines = (inline for part in parts if (inline := inline_of(part)) is not None)
+    return any(len(inline.data) > limits.inline_bytes for inline in inlines)
+
+
+def _texts(parts: Sequence[JsonObject]) -> dict[int, int]:
+    """The characters of each part that is read as text, by its place; attached text files too."""
+    found: dict[int, int] = {}
+    for index, part in enumerate(parts):
         inline = inline_of(part)
-        if inline is not None and len(inline.data) > limits.inline_bytes:
-            return True
-    return False
+        text = part.get("text") if inline is None else None if inline.is_media else _decoded(inline)
+        if isinstance(text, str):
+            found[index] = len(text)
+    return found
 
 
-def _is_large_text(part: JsonObject, limits: Limits) -> bool:
-    text = part.get("text")
-    return isinstance(text, str) and len(text) > limits.message_chars
+def _too_long(texts: Mapping[int, int], limit: int) -> set[int]:
+    """Which texts are put away: the longest, until those that stay are within the limit together."""
+    away: set[int] = set()
+    left = sum(texts.values())
+    for index, length in sorted(texts.items(), key=lambda text: -text[1]):
+        if left <= limit or length <= min(WORTH_IT, limit):
+            break
+        away.add(index)
+        left -= length
+    return away
 
 
 def _parts(event: Event) -> Sequence[JsonObject]:

@@ -54,13 +54,18 @@ async def patiently(
     pause = FIRST_PAUSE
     for number in itertools.count(1):
         try:
-            return await write()
+            done = await write()
         except Exception as error:
             # Temporal itself is asked, before some commits, whether it still waits for them.
             if number == tries or not (is_outage(error) or isinstance(error, RPCError)):
                 raise
             log(logging.WARNING, "storage.wait", key, invocation_id, "try %d: %s", number, words_of(error))
+        else:
+            if attempts is not None:
+                attempts.waits_to_write = False
+            return done
         if attempts is not None:
+            attempts.waits_to_write = True
             attempts.take_back()
         await asyncio.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)

@@ -21,6 +21,7 @@ from perdure.types import SessionKey
 
 __all__ = [
     "HEARTBEAT_EVERY",
+    "KEEPS_TRYING_TO_WRITE",
     "WORKER_STOPS",
     "Attempts",
     "beating",
@@ -51,6 +52,9 @@ error and is waited for; a row that cannot be read stays as it is, and its sessi
 
 WORKER_STOPS = "WorkerStops"
 """The type of the failure by which an activity is handed back."""
+
+KEEPS_TRYING_TO_WRITE = 1
+"""The third detail of a heartbeat: the work is done, and its commit waits for the storage."""
 
 _log = logging.getLogger("perdure.activities")
 
@@ -116,10 +120,14 @@ class Attempts:
         self.count = self._before = details[0] if details else 0
         self._untold = 0 if details else info.attempt - 1
         self.unforeseen = details[1] if len(details) > 1 else 0
+        self.waits_to_write = False
 
     def beat(self) -> None:
         """Tell Temporal that the activity is alive, and the counts with it."""
-        activity.heartbeat(self.count, *([self.unforeseen] if self.unforeseen else []))
+        details = [self.count, self.unforeseen, KEEPS_TRYING_TO_WRITE if self.waits_to_write else 0]
+        while len(details) > 1 and not details[-1]:
+            del details[-1]
+        activity.heartbeat(*details)
 
     def start_another(self) -> int:
         """Count one more try, before it begins: one that kills the worker counts too."""

@@ -26,6 +26,7 @@ from activities.oversize import fit_response
 from activities.patience import patiently
 from activities.prompt import calls_of, model_event_id, response_event_id
 from activities.protocol import RUN_TOOL, ToolTask
+from activities.room import Room
 from activities.runtime import beating, log, session_key, typed_errors
 from perdure.agent import Agent
 from perdure.context import Artifact, ToolContext
@@ -83,6 +84,8 @@ class ToolActivities:
         self._store = store
         self._agents = agents
         self._slots = asyncio.Semaphore(concurrency)
+        self.room = Room("tool calls", 2 * concurrency)
+        """Taken by each call, also while it waits until it may run."""
         # Of their own: sync tools that wait must not keep the store's blob writes from a thread.
         self._threads = threads or ThreadPoolExecutor(concurrency, thread_name_prefix="perdure-tool")
         self._temp = _TempState()
@@ -102,7 +105,7 @@ class ToolActivities:
         agent = self._agents.get(key.app)
         asked_id = model_event_id(task.invocation_id, task.step)
         response_id = response_event_id(task.invocation_id, task.step, task.index)
-        async with beating() as attempts, self._slots:
+        async with beating() as attempts, self.room.taken(), self._slots:
             tries = 0
             for _ in range(CONFLICT_RERUNS):
                 session, found = await self._store.snapshot(key, [asked_id, response_id])

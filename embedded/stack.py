@@ -30,9 +30,9 @@ from pydantic import SecretStr
 from temporalio.service import RPCError
 
 from embedded import devfile
-from embedded.errors import AlreadyRunning
+from embedded.errors import AlreadyRunning, DidNotStart
 from embedded.pollers import polls
-from embedded.ports import HOST, free_port
+from embedded.ports import HOST, free_port, is_free
 from embedded.process import Process, end_leftover
 from embedded.program import Program
 from embedded.supervisor import Service, Supervisor
@@ -94,7 +94,8 @@ class Stack:
         Raises:
             AlreadyRunning: another run owns the folder.
             MissingProgram: ``temporal`` is not installed.
-            DidNotStart: a part ended or was not ready in time; the message ends with its log.
+            DidNotStart: a port that was named is taken, or a part ended or was not ready in time; the
+                message ends with its log.
         """
         self._own_folder()
         try:
@@ -161,12 +162,16 @@ class Stack:
     def _plan(self) -> None:
         """Choose ports, and put together what will run."""
         last = devfile.read(self.data) or devfile.DevFile()
-        port = self._choose(self._port, last.temporal_port, _DEFAULT_PORT)
-        ui_port = self._choose(self._ui_port, last.ui_port, _DEFAULT_UI_PORT) if self._ui else None
+        port = self._choose("Temporal", self._port, last.temporal_port, _DEFAULT_PORT)
+        ui_port = (
+            self._choose("Temporal's UI", self._ui_port, last.ui_port, _DEFAULT_UI_PORT) if self._ui else None
+        )
         # An empty variable, as a copied .env.example has it, is no key either.
         standin = not self._given.gemini_api_key and self._given.model_base_url is None
-        self.model_port = self._choose(0, last.model_port, None) if standin else None
-        gateway_port = self._choose(self._gateway_port, last.gateway_port, _DEFAULT_GATEWAY_PORT)
+        self.model_port = self._choose("the stand-in", 0, last.model_port, None) if standin else None
+        gateway_port = self._choose(
+            "the gateway", self._gateway_port, last.gateway_port, _DEFAULT_GATEWAY_PORT
+        )
         self.settings = self._settings(port, gateway_port)
         self.temporal = TemporalServer(
             self.data / "temporal",
@@ -197,12 +202,18 @@ class Stack:
             ),
         )
 
-    def _choose(self, wanted: int | None, last: int | None, default: int | None) -> int:
+    def _choose(self, what: str, wanted: int | None, last: int | None, default: int | None) -> int:
         if wanted:
+            if not is_free(wanted):
+                raise DidNotStart(
+                    f"{what} needs port {wanted} of {HOST}, and it is taken; name another, or none at all"
+                )
             return wanted
-        port = free_port(last or (default if wanted is None else None))
-        if last and port != last:
-            self._say(f"port {last} of the last run is taken; using {port}")
+        preferred = last or (default if wanted is None else None)
+        port = free_port(preferred)
+        if preferred and port != preferred:
+            whose = " of the last run" if last else ""
+            self._say(f"port {preferred}{whose} is taken; using {port} for {what}")
         return port
 
     def _settings(self, port: int, gateway_port: int) -> Settings:

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from google.genai import types
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from gateway.adk_secrets import without_secrets
 from integrations.adk_json.events import META, said_of, state_from_store
+from integrations.adk_json.genai import careful
 from perdure.types import Event, Json, JsonObject
 
 __all__ = ["event_json", "split_artifacts", "state_json"]
@@ -169,10 +170,11 @@ def _ordered(model: type[BaseModel], value: JsonObject | None) -> JsonObject | N
     if value is None:
         return None
     try:
-        read = model.model_validate(value)
-    except ValidationError:
+        read = careful(value, model.model_validate)
+    except ValueError:  # pydantic's own errors are such, too
         return value
-    return read.model_dump(mode="json", by_alias=True, exclude_none=True)
+    written: JsonObject = read.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return written
 
 
 def _in_order(names: Sequence[str], fields: JsonObject) -> JsonObject:

@@ -1,7 +1,7 @@
 """Artifacts as google-adk's server gives and takes them: genai ``Part`` objects, versions from 0.
 
-A deletion is a version like any other (see ``integrations/adk_json/parts.py``): after it nothing
-of the artifact is found here, and a rewind to before it brings it back.
+A deletion is a version like any other (see ``storage/artifacts.py``): after it nothing
+of the artifact is found, and a rewind to before it brings it back.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from gateway.services import Services
 from integrations.adk_json import parts
 from perdure.errors import ArtifactNotFound, SessionNotFound
 from perdure.types import ArtifactVersion, JsonObject, SessionKey
+from storage.artifacts import DELETED
 from storage.sessions import SessionStore
 
 __all__ = ["delete", "describe_all", "described", "load", "names", "number_of", "save", "versions"]
@@ -43,7 +44,7 @@ async def names(store: SessionStore, key: SessionKey) -> list[str]:
         found = await store.list_artifacts(key)
     except SessionNotFound:
         return []
-    return [version.name for version in found if version.mime_type != parts.DELETED]
+    return [version.name for version in found]
 
 
 async def versions(store: SessionStore, key: SessionKey, name: str) -> Sequence[ArtifactVersion]:
@@ -53,10 +54,9 @@ async def versions(store: SessionStore, key: SessionKey, name: str) -> Sequence[
         InvalidName: there can be no such name.
     """
     try:
-        found = await store.artifact_versions(key, name)
+        return await store.artifact_versions(key, name)
     except SessionNotFound:
         return []
-    return parts.since_deletion(found)
 
 
 async def load(store: SessionStore, key: SessionKey, name: str, number: int | None) -> JsonObject:
@@ -112,7 +112,7 @@ async def delete(services: Services, key: SessionKey, name: str) -> None:
         InvalidName, SessionEnded: nothing was changed.
     """
     if await versions(services.store, key, name):
-        await services.runner.save_artifact(key, name, b"", parts.DELETED)
+        await services.runner.save_artifact(key, name, b"", DELETED)
 
 
 async def _find(

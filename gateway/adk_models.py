@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import Any
+from typing import Annotated, Any
 
 from google.genai import types
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WrapValidator
 from pydantic.alias_generators import to_camel
+
+from integrations.adk_json.genai import careful
 
 __all__ = [
     "AdkArtifact",
@@ -31,6 +33,11 @@ __all__ = [
     "UpdateMemory",
     "Version",
 ]
+
+
+Content = Annotated[types.Content, WrapValidator(careful)]
+Part = Annotated[types.Part, WrapValidator(careful)]
+Usage = Annotated[types.GenerateContentResponseUsageMetadata, WrapValidator(careful)]
 
 
 class _Model(BaseModel):
@@ -56,7 +63,7 @@ class Run(_Model):
     app_name: str | None = Field(default=None, description="The app; it has to be given.")
     user_id: str
     session_id: str
-    new_message: types.Content | None = Field(
+    new_message: Content | None = Field(
         default=None, description="What the user says; left out only to have the events of `invocationId`."
     )
     streaming: bool = Field(default=False, description="`/run_sse` sends pieces of answers as they come.")
@@ -76,12 +83,12 @@ class RestoredEvent(_Model):
 
     model_config = ConfigDict(extra="allow")
 
-    content: types.Content | None = None
+    content: Content | None = None
     author: str = ""
     invocation_id: str = ""
     branch: str | None = None
     actions: dict[str, Any] = Field(default_factory=dict)
-    usage_metadata: types.GenerateContentResponseUsageMetadata | None = None
+    usage_metadata: Usage | None = None
     long_running_tool_ids: list[str] | None = None
     error_code: str | None = None
     error_message: str | None = None
@@ -119,7 +126,7 @@ class SaveArtifact(_Model):
     )
 
     filename: str = Field(description="Its name; with `user:` before it, it is the user's.")
-    artifact: types.Part = Field(description="A text, or a file as `inlineData`.")
+    artifact: Part = Field(description="A text, or a file as `inlineData`.")
     custom_metadata: dict[str, Any] | None = Field(default=None, description="Kept with this version.")
 
 

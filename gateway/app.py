@@ -82,5 +82,12 @@ def _guards(options: GatewayOptions, access: Access) -> list[Middleware]:
             )
         )
     guards.append(Middleware(Authenticate, access=access, public=PUBLIC))
-    guards.append(Middleware(BodyLimit, limit=options.body_limit, upload_limit=options.upload_limit))
+    guards.append(
+        Middleware(
+            BodyLimit,
+            limit=options.body_limit,
+            upload_limit=options.upload_limit,
+            patience=options.body_patience,
+        )
+    )
     return guards

@@ -8,7 +8,8 @@ whether it is there or not, so that nobody learns what others have.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from perdure.errors import Forbidden
 from perdure.types import Json
@@ -26,6 +27,8 @@ class Caller:
     """The apps it reaches; None is all."""
     users: frozenset[str] | None = None
     """The users it reaches in those apps; None is all, and makes it an administrator's."""
+    expires_at: datetime | None = field(default=None, compare=False)
+    """When its token ends by itself; None is never."""
 
     @property
     def admin(self) -> bool:

@@ -9,6 +9,7 @@ name that address (DNS rebinding). Where no token is needed, two checks keep it 
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Collection
 from urllib.parse import urlsplit
@@ -18,11 +19,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.access import Access
 from gateway.problems import HttpProblem, respond
-from perdure.errors import Forbidden, PerdureError, TooLarge
+from perdure.errors import Forbidden, PerdureError, RequestTimeout, TooLarge
 
 __all__ = ["Authenticate", "BodyLimit", "HostCheck", "SecurityHeaders"]
 
 _UPLOAD = re.compile(r"/apps/[^/]+/users/[^/]+/sessions/[^/]+/files/")
+
+SLOWEST = 1_000
+"""Bytes a second: a body that comes more slowly for long only keeps a connection busy."""
 
 HEADERS = {
     "x-content-type-options": "nosniff",
@@ -40,7 +44,6 @@ class SecurityHeaders:
 
     Args:
         app: what is guarded.
-        secure: also tell browsers to come by HTTPS only.
         pages: paths of pages, which have scripts and styles and so no content policy.
     """
 
@@ -124,7 +127,8 @@ class Authenticate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] not in self._public:
             try:
-                caller = await self._access.caller(Headers(scope=scope).get("authorization"))
+                address, _ = scope.get("client") or ("", 0)
+                caller = await self._access.caller(Headers(scope=scope).get("authorization"), address)
             except (PerdureError, HttpProblem) as error:
                 await respond(error, scope["path"])(scope, receive, send)
                 return
@@ -133,16 +137,18 @@ class Authenticate:
 
 
 class BodyLimit:
-    """Ends a request whose body is larger than it may be, however it is announced.
+    """Ends a request whose body is larger than it may be, however it is announced, or does not come.
 
     Args:
         app: what is guarded.
         limit: in bytes.
         upload_limit: in bytes, of uploads of artifacts.
+        patience: seconds that it may pause; and at :data:`SLOWEST` it may come no longer than that.
     """
 
-    def __init__(self, app: ASGIApp, *, limit: int, upload_limit: int) -> None:
+    def __init__(self, app: ASGIApp, *, limit: int, upload_limit: int, patience: float) -> None:
         self._app, self._limit, self._upload_limit = app, limit, upload_limit
+        self._patience = patience
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -155,30 +161,62 @@ class BodyLimit:
         if announced.isdecimal() and int(announced) > limit:
             await respond(error, scope["path"])(scope, receive, send)
             return
-        taken, started = 0, False
+        body, started = _Body(receive, error, limit, self._patience), False
 
-        async def counted() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > limit:
-                raise error
-            return message
-
-        async def unless_too_large(message: Message) -> None:
+        async def unless_refused(message: Message) -> None:
             nonlocal started
-            if taken <= limit or started:
+            if body.refused is None or started:
                 started = True
                 await send(message)
 
         try:
-            await self._app(scope, counted, unless_too_large)
-        except TooLarge as raised:
-            if raised is not error or started:
+            await self._app(scope, body.receive, unless_refused)
+        except (TooLarge, RequestTimeout) as raised:
+            if raised is not body.refused or started:
                 raise
         # Whatever the app took the error for, which broke in while it was reading.
-        if taken > limit and not started:
-            await respond(error, scope["path"])(scope, receive, send)
+        if body.refused is not None and not started:
+            await respond(body.refused, scope["path"])(scope, receive, send)
+
+
+class _Body:
+    """A body on its way in."""
+
+    def __init__(self, receive: Receive, too_large: TooLarge, limit: int, patience: float) -> None:
+        self.refused: TooLarge | RequestTimeout | None = None
+        self._receive, self._too_large, self._limit = receive, too_large, limit
+        self._patience = patience
+        self._taken, self._waited, self._whole = 0, 0.0, False
+
+    async def receive(self) -> Message:
+        """The next piece of it; behind the last one, the end of the connection."""
+        if self.refused is not None:
+            raise self.refused
+        if self._whole:
+            return await self._receive()
+        message = await self._next()
+        self._taken += len(message.get("body", b""))
+        self._whole = not message.get("more_body", False)
+        if self._taken > self._limit:
+            self.refused = self._too_large
+            raise self.refused
+        return message
+
+    async def _next(self) -> Message:
+        """Only waiting for the client counts, not what is done with what it sends."""
+        clock = asyncio.get_running_loop().time
+        since = clock()
+        left = self._patience + self._taken / SLOWEST - self._waited
+        try:
+            async with asyncio.timeout(min(left, self._patience)):
+                return await self._receive()
+        except TimeoutError:
+            self.refused = RequestTimeout(
+                f"the body paused for {self._patience:g} seconds, or came too slowly; send the request again"
+            )
+            raise self.refused from None
+        finally:
+            self._waited += clock() - since
 
 
 def _name_of(host: str) -> str:

@@ -9,10 +9,14 @@ from collections.abc import AsyncIterator, Iterator
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from perdure.errors import InvalidOption
 
-__all__ = ["address_of", "listening"]
+__all__ = ["HEAD_WITHIN", "address_of", "listening"]
+
+HEAD_WITHIN = 20.0
+"""Seconds that a connection has for the head of a request, from when it is made or goes on to the next."""
 
 
 def address_of(text: str) -> tuple[str, int]:
@@ -47,7 +51,7 @@ async def listening(app: Starlette, host: str, port: int) -> AsyncIterator[int]:
             f"{host}:{port} cannot be listened at ({error}); choose another address"
         ) from error
     config = uvicorn.Config(
-        app, http="h11", ws="none", lifespan="off", log_config=None, access_log=False, server_header=False
+        app, http=_Patient, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -60,6 +64,39 @@ async def listening(app: Starlette, host: str, port: int) -> AsyncIterator[int]:
         server.should_exit = server.force_exit = True
         await serving
         listener.close()
+
+
+class _Patient(H11Protocol):
+    """Gives up a connection that does not get to a whole head: uvicorn would wait for it for ever.
+
+    Bodies are :class:`gateway.guards.BodyLimit`'s business, and the pause between two requests uvicorn's.
+    """
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        self._expect()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._expect()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_expecting()
+        super().connection_lost(exc)
+
+    def _expect(self) -> None:
+        asked = self.cycle is not None  # as before the first request it is
+        if asked and not self.cycle.response_complete:
+            self._stop_expecting()
+        elif self._timer is None:
+            self._timer = self.loop.call_later(HEAD_WITHIN, self.transport.abort)
+
+    def _stop_expecting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 class _Server(uvicorn.Server):

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from gateway.examples import with_examples
 from gateway.problems import MEDIA_TYPE, STATUSES, TYPE_ROOT
 from perdure.errors import code_of
 
@@ -23,6 +24,10 @@ _EXAMPLES: dict[int, tuple[str, str]] = {
     401: ("unauthenticated", "the request has no bearer token; send it as `Authorization: Bearer TOKEN`"),
     403: ("forbidden", "the token ann does not reach user 'bob' of app 'counter'; ask with one that does"),
     404: ("session-not-found", "there is no session counter/ann/s1"),
+    408: (
+        "request-timeout",
+        "the body paused for 30 seconds, or came too slowly; send the request again",
+    ),
     409: ("version-mismatch", "counter/ann/s1 is at version 5, not 4; read it again"),
     413: ("too-large", "the body is larger than the 32000000 bytes that are taken here; send less"),
     416: ("range-not-satisfiable", "the artifact has 12 bytes; ask for a range within them"),
@@ -96,15 +101,20 @@ def _document(app: FastAPI) -> dict[str, Any]:
     for methods in made["paths"].values():
         for method, operation in methods.items():
             if method in _METHODS:
-                _complete(operation["responses"])
+                _complete(operation)
+                with_examples(operation)
+                for parameter in operation.get("parameters", ()):
+                    _without_null(parameter["schema"])
     return made
 
 
-def _complete(responses: dict[str, Any]) -> None:
+def _complete(operation: dict[str, Any]) -> None:
     """Add the problems to the responses of an operation, beside errors of another form that it has."""
+    responses = operation["responses"]
     if "HTTPValidationError" in json.dumps(responses.get("422", {})):
         del responses["422"]
-    for status in _EXAMPLES.keys() - {416}:
+    never = {416} if "requestBody" in operation else {408, 416}
+    for status in sorted(_EXAMPLES.keys() - never):
         problem = {"$ref": f"#/components/responses/Problem{status}"}
         own = responses.setdefault(str(status), problem)
         if own != problem:
@@ -113,6 +123,14 @@ def _complete(responses: dict[str, Any]) -> None:
     for response in responses.values():
         if _STREAM in response.get("content", {}):
             response["content"][_STREAM]["schema"] = _STREAMED
+
+
+def _without_null(schema: dict[str, Any]) -> None:
+    """A parameter may be left out, but there is no way to send null as one."""
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+    if len(kinds) == 1:
+        del schema["anyOf"]
+        schema |= kinds[0]
 
 
 def _problem(status: int) -> dict[str, Any]:

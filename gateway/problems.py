@@ -67,6 +67,7 @@ STATUSES: Mapping[type[PerdureError], int] = {
     errors.Denied: 403,
     errors.Unauthenticated: 401,
     errors.Forbidden: 403,
+    errors.RequestTimeout: 408,
     errors.RateLimited: 429,
     errors.Unreadable: 500,
     errors.UnknownKey: 500,
@@ -75,6 +76,7 @@ STATUSES: Mapping[type[PerdureError], int] = {
     errors.LimitExceeded: 409,
     errors.TemporalUnavailable: 503,
     errors.StorageUnavailable: 503,
+    errors.GatewayUnavailable: 503,
     errors.InternalError: 500,
     errors.ModelError: 502,
     errors.ModelUnavailable: 503,
@@ -129,6 +131,8 @@ def problem_of(error: PerdureError, instance: str) -> tuple[dict[str, Any], dict
         problem["retryAfter"] = retry_after
     if status in (429, 503):
         headers["retry-after"] = str(max(1, math.ceil(retry_after or 1)))
+    if status == 408:
+        headers["connection"] = "close"
     if status == 401:
         headers["www-authenticate"] = "Bearer"
     return problem, headers

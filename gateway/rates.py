@@ -20,16 +20,24 @@ class Rates:
     Args:
         a_second: requests a second in the long run.
         burst: requests at once, after a rest.
+        whose: what is counted, for the words of the refusal.
         clock: seconds that only grow.
 
     Raises:
         InvalidOption: a rate or burst that lets nobody in.
     """
 
-    def __init__(self, a_second: float, burst: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        a_second: float,
+        burst: int,
+        *,
+        whose: str = "the token",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         if a_second <= 0 or burst < 1:
             raise InvalidOption(f"a rate of {a_second:g} a second with a burst of {burst} lets nobody in")
-        self._a_second, self._burst, self._clock = a_second, burst, clock
+        self._a_second, self._burst, self._whose, self._clock = a_second, burst, whose, clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, caller: str) -> None:
@@ -47,6 +55,12 @@ class Rates:
             self._buckets.popitem(last=False)
         if not taken:
             raise RateLimited(
-                f"the token {caller} may ask {self._a_second:g} times a second; slow down",
+                f"{self._whose} {caller} may ask {self._a_second:g} times a second; slow down",
                 retry_after=(1 - left) / self._a_second,
             )
+
+    def give_back(self, caller: str) -> None:
+        """Have a request not count that was counted."""
+        if caller in self._buckets:
+            left, since = self._buckets[caller]
+            self._buckets[caller] = min(float(self._burst), left + 1), since

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 from temporalio.client import (
     Client,
@@ -32,8 +32,10 @@ from activities.codec import converter
 from activities.failures import perdure_error
 from activities.protocol import Failure
 from gateway.closing import close_workflow
+from gateway.held_up import Work, work_of
+from gateway.served import while_served
 from perdure import searchattributes
-from perdure.errors import InvalidMessage, SessionNotFound
+from perdure.errors import InvalidMessage, SessionNotFound, TemporalUnavailable
 from perdure.settings import Settings
 from perdure.sources import Source
 from perdure.types import Json, JsonObject, Session, SessionKey
@@ -50,11 +52,10 @@ from workflows.messages import (
     Reply,
     Request,
     RewindRequest,
-    Status,
 )
 from workflows.session import AgentSession
 
-__all__ = ["Answer", "Runner", "connect"]
+__all__ = ["Answer", "Runner", "Said", "connect", "new_id"]
 
 T = TypeVar("T")
 
@@ -75,6 +76,16 @@ class Answer:
     seq: int
     text: str
     failure: Failure | None = None
+
+
+class Said(TypedDict, total=False):
+    """A message, as :meth:`Runner.ask` and :meth:`Runner.message` take it beside the session."""
+
+    text: str | None
+    content: JsonObject | None
+    message_id: str | None
+    reopen: bool
+    state: Mapping[str, Json] | None
 
 
 async def connect(settings: Settings) -> Client:
@@ -249,14 +260,15 @@ class Runner:
                 return found
             found = True
 
-    async def status(self, key: SessionKey) -> Status:
-        """What the session's workflow is doing now.
+    async def status(self, key: SessionKey) -> Work:
+        """What the session's workflow is doing now, and what holds it up.
 
         Raises:
             SessionNotFound: it has no open workflow. The store may have the session all the same.
         """
         handle = self.client.get_workflow_handle(key.workflow_id)
-        return await _typed(handle.query(AgentSession.status), key)
+        status = await _typed(handle.query(AgentSession.status), key)
+        return await _typed(work_of(self.client, key.workflow_id, status), key)
 
     async def save_artifact(
         self, key: SessionKey, name: str, data: Source, mime_type: str, *, request_id: str | None = None
@@ -315,14 +327,17 @@ class Runner:
     async def _send(self, key: SessionKey, update: str, request: Request, answer: type[T]) -> T:
         """Send an update, to a workflow that is started now if none is open."""
         start = self._start(key)
+        call = self.client.execute_update_with_start_workflow(
+            update, request, start_workflow_operation=start, result_type=answer
+        )
         try:
-            return await _typed(
-                self.client.execute_update_with_start_workflow(
-                    update, request, start_workflow_operation=start, result_type=answer
-                ),
-                key,
-            )
-        except (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError):
+            return await _typed(while_served(self.client, self._task_queue, call), key)
+        except (
+            RPCError,
+            WorkflowUpdateRPCTimeoutOrCancelledError,
+            TemporalUnavailable,
+            asyncio.CancelledError,
+        ):
             # The SDK has failed the future of the start too, and asyncio would complain that nobody looked.
             # Where the caller was cancelled, it has failed it by that.
             with suppress(RPCError, TimeoutError, asyncio.CancelledError):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Path
 from starlette.requests import HTTPConnection
 
-from gateway.access import Access
+from gateway.access import Access, Watch
 from gateway.callers import Caller
 from gateway.runner import Runner
 from gateway.streaming import Streams
@@ -24,12 +24,15 @@ __all__ = [
     "KeyDep",
     "Services",
     "ServicesDep",
+    "SessionPath",
     "UserPath",
+    "WatchDep",
     "authorize",
     "caller",
     "names_user",
     "services",
     "session_key",
+    "watch",
 ]
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -45,6 +48,8 @@ class GatewayOptions:
     """Bytes of a request's body, uploads of artifacts aside; a message of 20 MB, in base64, fits."""
     upload_limit: int = 5_000_000_000
     """Bytes of an upload."""
+    body_patience: float = 30.0
+    """Seconds that a body may pause on its way in."""
     hosts: tuple[str, ...] = ()
     """Values of ``Host`` that are answered, without port; none at all is any."""
     origins: tuple[str, ...] = ()
@@ -110,6 +115,17 @@ def caller(connection: HTTPConnection) -> Caller:
     return found
 
 
+def watch(connection: HTTPConnection) -> Watch:
+    """What tells a stream that its caller's token has ended: it looks with every heartbeat."""
+    found = services(connection)
+    return Watch(
+        found.access,
+        caller(connection),
+        connection.headers.get("authorization"),
+        every=found.streams.heartbeat,
+    )
+
+
 AppPath = Annotated[str, Path(description="The app: an agent's name.", examples=["counter"])]
 UserPath = Annotated[str, Path(description="Whose session it is.", examples=["ann"])]
 SessionPath = Annotated[str, Path(description="The session's id.", examples=["s1"])]
@@ -123,3 +139,4 @@ def session_key(app: AppPath, user: UserPath, session: SessionPath) -> SessionKe
 ServicesDep = Annotated[Services, Depends(services)]
 CallerDep = Annotated[Caller, Depends(caller)]
 KeyDep = Annotated[SessionKey, Depends(session_key)]
+WatchDep = Annotated[Watch, Depends(watch)]

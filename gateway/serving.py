@@ -22,6 +22,7 @@ from gateway.opening import open_store
 from gateway.rates import Rates
 from gateway.runner import Runner, connect
 from gateway.services import GatewayOptions
+from gateway.strangers import Strangers
 from gateway.tokens import ApiKeys, JsonWebTokens
 from perdure import logs
 from perdure.errors import InvalidOption
@@ -70,7 +71,8 @@ def access_of(settings: Settings, store: SessionStore, host: str) -> Access:
                 audience=settings.jwt_audience,
             )
         )
-    return Access(readers, rates=Rates(settings.gateway_rate, settings.gateway_burst))
+    rates = Rates(settings.gateway_rate, settings.gateway_burst)
+    return Access(readers, rates=rates, strangers=Strangers())
 
 
 def options_of(settings: Settings, host: str) -> GatewayOptions:

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from gateway.runner import Answer
 from perdure.types import ArtifactVersion, Event, JsonObject, Session
 
 __all__ = [
+    "WHOLE",
     "ArtifactBody",
     "Body",
     "EventBody",
@@ -41,6 +42,17 @@ class Body(BaseModel):
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, extra="forbid", serialize_by_alias=True
     )
+
+
+def _whole(value: Any) -> Any:
+    """Refuse what would else be taken for a number: true, and a number in a text."""
+    if isinstance(value, bool | str):
+        raise ValueError("Input should be a number")
+    return value
+
+
+WHOLE = BeforeValidator(_whole)
+"""Of a whole number in a body, behind its limits; 1.0 is one, in JSON."""
 
 
 class Actions(Record):

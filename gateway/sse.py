@@ -25,11 +25,10 @@ a session that has nothing more to say the answer is 204, at which a browser's
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
@@ -37,10 +36,12 @@ from starlette.responses import Response
 from temporalio.client import WorkflowUpdateRPCTimeoutOrCancelledError
 from temporalio.service import RPCError
 
+from gateway.access import Look
 from gateway.problems import problem_of
-from gateway.runner import Answer
+from gateway.runner import Answer, Said
 from gateway.shapes import answer_json, event_json
 from gateway.streaming import Closed, Item, Partial, Rewound, follow, turn_events
+from gateway.wire import one_line
 from perdure.errors import InternalError, InvalidRequest, PerdureError, TemporalUnavailable
 from perdure.types import Event, JsonObject, SessionKey
 
@@ -51,10 +52,12 @@ __all__ = [
     "MEDIA_TYPE",
     "SESSION_STREAM",
     "TURN_STREAM",
+    "event_stream",
     "message_of",
     "partial_json",
     "session_stream",
     "turn_stream",
+    "typed_error",
     "wants_stream",
 ]
 
@@ -73,7 +76,7 @@ SESSION_STREAM: JsonObject = {"schema": {"type": "string"}, "example": _PARTIAL 
 TURN_STREAM: JsonObject = {"schema": {"type": "string"}, "example": _PARTIAL + _EVENT + _ANSWER}
 """What OpenAPI says of a turn's stream."""
 
-Said = Event | Partial | Answer
+Heard = Event | Partial | Answer
 _log = logging.getLogger("perdure.gateway")
 
 MEDIA_TYPE = "text/event-stream"
@@ -91,7 +94,14 @@ def wants_stream(request: Request) -> bool:
 
 
 async def session_stream(
-    services: Services, key: SessionKey, path: str, *, after: int, came_back: bool, live: bool = False
+    services: Services,
+    key: SessionKey,
+    path: str,
+    look: Look,
+    *,
+    after: int,
+    came_back: bool,
+    live: bool = False,
 ) -> Response:
     """A session as a stream.
 
@@ -99,6 +109,7 @@ async def session_stream(
         services: the gateway's.
         key: the session.
         path: what was asked for.
+        look: tells whether the client may still listen.
         after: the seq of the last event that the client has.
         came_back: it says so by ``Last-Event-ID``.
         live: leave out events that were rewound when they were read.
@@ -112,14 +123,16 @@ async def session_stream(
         return Response(status_code=204)
     if after > session.head:
         raise InvalidRequest(f"the log of session {key} ends at seq {session.head}, before {after}")
-    return _response(services, _session(services, key, path, after=after, live=live))
+    items = follow(services, key, after=after, look=look)
+    return event_stream(services, _session(items, path, live=live))
 
 
 async def turn_stream(
     services: Services,
     key: SessionKey,
     path: str,
-    **said: Any,
+    look: Look,
+    **said: Unpack[Said],
 ) -> Response:
     """A message is sent, and its turn is the stream.
 
@@ -127,12 +140,13 @@ async def turn_stream(
         services: the gateway's.
         key: the session.
         path: what was asked for.
-        said: the message, as :func:`gateway.streaming.turn_events` takes it.
+        look: tells whether the client may still listen.
+        said: the message, as :meth:`gateway.runner.Runner.ask` takes it.
 
     Raises:
         PerdureError: the message was refused.
     """
-    items = turn_events(services, key, **said)
+    items = turn_events(services, key, look=look, **said)
     first = asyncio.ensure_future(anext(items))
     try:
         await asyncio.wait([first], timeout=FIRST_WITHIN)
@@ -141,14 +155,12 @@ async def turn_stream(
     except BaseException:
         await _drop(first, items)
         raise
-    return _response(services, _turn(first, items, path))
+    return event_stream(services, _turn(first, items, path))
 
 
-async def _session(
-    services: Services, key: SessionKey, path: str, *, after: int, live: bool
-) -> AsyncIterator[ServerSentEvent]:
+async def _session(found: AsyncGenerator[Item], path: str, *, live: bool) -> AsyncIterator[ServerSentEvent]:
     try:
-        async with aclosing(follow(services, key, after=after)) as items:
+        async with aclosing(found) as items:
             async for item in items:
                 if not live or not isinstance(item, Event) or item.live:
                     yield message_of(item)
@@ -157,10 +169,10 @@ async def _session(
 
 
 async def _turn(
-    first: asyncio.Future[Said], items: AsyncGenerator[Said], path: str
+    first: asyncio.Future[Heard], items: AsyncGenerator[Heard], path: str
 ) -> AsyncIterator[ServerSentEvent]:
     try:
-        item: Said | None = await first
+        item: Heard | None = await first
         while item is not None:
             yield message_of(item)
             if isinstance(item, Answer):
@@ -173,18 +185,19 @@ async def _turn(
         await _drop(first, items)
 
 
-async def _drop(first: asyncio.Future[Said], items: AsyncGenerator[Said]) -> None:
+async def _drop(first: asyncio.Future[Heard], items: AsyncGenerator[Heard]) -> None:
     """Stop listening to a turn."""
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     await items.aclose()
 
 
-def _response(services: Services, messages: AsyncIterator[ServerSentEvent]) -> Response:
+def event_stream(services: Services, messages: AsyncIterator[ServerSentEvent]) -> Response:
+    """The response that says these messages, and that it is there where it has nothing to say."""
     return EventSourceResponse(
         messages,
         ping=services.streams.heartbeat,
-        ping_message_factory=lambda: ServerSentEvent(comment="still here"),
+        ping_message_factory=lambda: ServerSentEvent(comment="still here", sep="\n"),
         sep="\n",
     )
 
@@ -217,10 +230,10 @@ def partial_json(partial: Partial) -> JsonObject:
 
 
 def _problem(error: Exception, path: str) -> ServerSentEvent:
-    return _message(problem_of(_typed(error, path), path)[0], event="problem")
+    return _message(problem_of(typed_error(error, path), path)[0], event="problem")
 
 
-def _typed(error: Exception, path: str) -> PerdureError:
+def typed_error(error: Exception, path: str) -> PerdureError:
     """The error of ours that stands for what ended a stream."""
     if isinstance(error, PerdureError):
         return error
@@ -234,14 +247,4 @@ def _typed(error: Exception, path: str) -> PerdureError:
 
 
 def _message(data: JsonObject, *, event: str | None = None, seq: int | None = None) -> ServerSentEvent:
-    return ServerSentEvent(_json(data), event=event, id=None if seq is None else str(seq), sep="\n")
-
-
-def _json(data: JsonObject) -> str:
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        # Half of a surrogate pair, whose other half is in the next piece: only an escape can say it.
-        return json.dumps(data, separators=(",", ":"))
-    return text
+    return ServerSentEvent(one_line(data), event=event, id=None if seq is None else str(seq), sep="\n")

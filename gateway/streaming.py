@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
-from gateway.runner import Answer, new_id
+from gateway.access import Look, unwatched
+from gateway.asking import Asking
+from gateway.runner import Answer, Said, new_id
 from gateway.tail import Closed, Item, Partial, Rewound, Tail
 from perdure.errors import SessionNotFound, StorageUnavailable
-from perdure.types import Event, Json, JsonObject, SessionKey
+from perdure.types import Event, SessionKey
 from storage.feed import Subscription
 
 if TYPE_CHECKING:
@@ -49,7 +51,8 @@ class Streams:
         """The server is about to stop: every stream ends, and its client goes to another."""
         self._readers: set[Subscription] = set()
         self._closed = asyncio.Event()
-        self._asking: set[asyncio.Task[Answer]] = set()
+        self.asking = Asking()
+        """The turns that these streams, and other requests, wait for."""
 
     def __len__(self) -> int:
         """How many are open."""
@@ -66,16 +69,6 @@ class Streams:
             if not self._readers:
                 self._closed.set()
 
-    def leave(self, asking: asyncio.Task[Answer]) -> None:
-        """Have a message sent whose reader may be gone: asyncio itself holds no task."""
-        self._asking.add(asking)
-        asking.add_done_callback(self._left)
-
-    def _left(self, asking: asyncio.Task[Answer]) -> None:
-        self._asking.discard(asking)
-        if not asking.cancelled() and (error := asking.exception()) is not None:
-            _log.debug("a turn that was listened to failed: %s", type(error).__name__)
-
     async def close(self) -> None:
         """Have every stream end, before the server does; return when they have, or after 5 seconds."""
         self.stopping = True
@@ -88,13 +81,11 @@ class Streams:
                     await self._closed.wait()
             except TimeoutError:
                 _log.warning("%d streams did not end in time, and are cut", len(self._readers))
-        for asking in list(self._asking):
-            asking.cancel()
-        await asyncio.gather(*self._asking, return_exceptions=True)
+        await self.asking.close()
 
 
 async def follow(
-    services: Services, key: SessionKey, *, after: int = 0, partial: bool = True
+    services: Services, key: SessionKey, *, after: int = 0, partial: bool = True, look: Look = unwatched
 ) -> AsyncGenerator[Item]:
     """A session from the seq ``after`` on: what is in its log, then what comes. ``Closed`` ends it.
 
@@ -103,8 +94,10 @@ async def follow(
         key: the session.
         after: the seq of the last event that the client has.
         partial: whether to give partials, too.
+        look: is asked again and again whether the client may still listen.
 
     Raises:
+        Unauthenticated: it may not any more.
         SessionNotFound: there is no such session.
         StorageUnavailable: the database is away at the beginning. Later than that it is waited for.
     """
@@ -113,10 +106,12 @@ async def follow(
         with streams.reading(reader):
             tail = Tail(services.store, key, reader, after=after, partials=partial)
             while not streams.stopping:
+                await look()
                 pause = streams.heartbeat
                 try:
                     async with aclosing(tail.new()) as items:
                         async for item in items:
+                            await look()
                             yield item
                             if isinstance(item, Closed):
                                 return
@@ -134,12 +129,9 @@ async def turn_events(
     services: Services,
     key: SessionKey,
     *,
-    text: str | None = None,
-    content: JsonObject | None = None,
-    message_id: str | None = None,
-    reopen: bool = False,
-    state: Mapping[str, Json] | None = None,
     partial: bool = True,
+    look: Look = unwatched,
+    **said: Unpack[Said],
 ) -> AsyncGenerator[Event | Partial | Answer]:
     """Send a message and give what its turn says, in order: partials and stored events, then the answer.
 
@@ -150,38 +142,40 @@ async def turn_events(
     Args:
         services: the gateway's.
         key: the session, which is started if there is none.
-        text: what the user says; or ``content``, a genai ``Content`` in wire form.
-        message_id: the invocation's id; a new one if there is none.
-        reopen: open the session again if it was ended.
-        state: a delta of the session's state, applied with the user's message.
         partial: whether to give partials, too.
+        look: is asked again and again whether the client may still listen.
+        said: the message, as :meth:`gateway.runner.Runner.ask` takes it.
 
     Returns:
         Without an answer at its end only if the server stops meanwhile.
 
     Raises:
+        Unauthenticated: the client may not listen any more.
         PerdureError: whatever :meth:`gateway.runner.Runner.ask` raises. A new message that is
             refused has said nothing before.
     """
-    invocation_id, streams = message_id or new_id(), services.streams
+    invocation_id, streams = said.get("message_id") or new_id(), services.streams
+    said["message_id"] = invocation_id
     async with services.store.feed.subscribe(key) as reader:
         place = await services.store.place_of(key, invocation_id)
         tail = Tail(services.store, key, reader, after=place, partials=partial)
-        asking = asyncio.create_task(
-            services.runner.ask(
-                key, text, content=content, message_id=invocation_id, reopen=reopen, state=state
-            )
-        )
-        asking.add_done_callback(lambda _: reader.wake())
+        asking = streams.asking.ask(services.runner, key, said)
+
+        def answered(_: asyncio.Task[Answer]) -> None:
+            reader.wake()
+
+        asking.add_done_callback(answered)
         try:
             with streams.reading(reader):
                 while not streams.stopping:
+                    await look()
                     answer, pause = asking.result() if asking.done() else None, streams.heartbeat
                     if answer is not None:
                         reader.look()  # All that the turn wrote is there by now.
                     try:
                         async with aclosing(tail.new()) as items:
                             async for item in items:
+                                await look()
                                 if isinstance(item, Event | Partial) and _belongs(item, invocation_id):
                                     yield item
                     except SessionNotFound:
@@ -195,7 +189,7 @@ async def turn_events(
                         return
                     await tail.wait(pause)
         finally:
-            streams.leave(asking)
+            asking.remove_done_callback(answered)
 
 
 def _belongs(item: Event | Partial, invocation_id: str) -> bool:

@@ -46,6 +46,7 @@ class ApiKeys:
             name=f"{key.name} (key {key.id})",
             apps=None if key.apps is None else frozenset(key.apps),
             users=None if key.users is None else frozenset(key.users),
+            expires_at=key.expires_at,
         )
 
 
@@ -128,4 +129,12 @@ def _caller_of(claims: Mapping[str, Any]) -> Caller:
         name=f"jwt {subject}",
         apps=None if apps == "*" else frozenset(apps),
         users=None if admin else frozenset({subject}),
+        expires_at=_moment(float(claims["exp"])),
     )
+
+
+def _moment(seconds: float) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):  # later than any calendar goes
+        return None

@@ -35,10 +35,13 @@ What the model is shown of it, and what a test can do with it:
     {'items': ['bread', 'milk']}
 
 Errors are in :mod:`perdure.errors`, the records of a session in :mod:`perdure.types`.
-Importing this module imports neither a model client nor a database nor Temporal.
+:class:`Client` and :class:`AsyncClient` talk to sessions over HTTP; see :mod:`perdure.client`.
+Importing this module imports neither a model client nor a database nor Temporal nor HTTP.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from perdure.agent import Agent, Compaction, Limits
 from perdure.context import Artifact, ToolContext
@@ -46,9 +49,14 @@ from perdure.errors import PerdureError
 from perdure.state import State
 from perdure.tool import Tool, tool
 
+if TYPE_CHECKING:
+    from perdure.client import AsyncClient, Client
+
 __all__ = [
     "Agent",
     "Artifact",
+    "AsyncClient",
+    "Client",
     "Compaction",
     "Limits",
     "PerdureError",
@@ -67,6 +75,11 @@ def __getattr__(name: str) -> object:
     # workflow that imports perdure.types forbids, and it is slow.
     if name == "__version__":
         return _version()
+    # So that agents, and workflows in their sandbox, do not pay for a client that they do not use.
+    if name in ("AsyncClient", "Client"):
+        from perdure import client
+
+        return getattr(client, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

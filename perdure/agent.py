@@ -34,7 +34,8 @@ _NOT_GENERATION = {
 class Compaction:
     """When the older part of a conversation is summed up, so that prompts stay short.
 
-    Give ``interval``, ``tokens`` or both; whichever is met first.
+    Give ``interval``, ``tokens`` or both; whichever is met first. A prompt that the model refuses for
+    its length is summed up at once, and tried once more.
 
     Args:
         interval: after how many invocations, 1 or more.
@@ -91,7 +92,7 @@ class Limits:
             itself raises, its own ``retries`` count.)
         result_chars: characters of JSON that a tool's result may have; a longer one goes to an
             artifact, and the model sees its beginning, its end and how to read on.
-        message_chars: the same for a text in the user's message.
+        message_chars: the same for the texts in the user's message, together; the longest go first.
         inline_bytes: bytes of inline data (a picture, a PDF) that an event may hold; more goes to an
             artifact. The model sees media in full all the same.
         media_chars: characters of base64 that one prompt may hold of such media; the oldest are

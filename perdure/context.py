@@ -14,14 +14,13 @@ the same methods of :attr:`ToolContext.blocking`::
 from __future__ import annotations
 
 import asyncio
-import mimetypes
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from threading import Event
 from typing import Any, Protocol, TypeVar
 
 from perdure.errors import InvalidContent
-from perdure.sources import CHUNK, Source
+from perdure.sources import CHUNK, Source, encoded, type_by_name
 from perdure.state import State
 from perdure.types import Json, SessionKey
 
@@ -163,8 +162,8 @@ class ToolContext:
             InvalidContent: text that is not Unicode, or something that gives no bytes.
             OSError: the file cannot be read.
         """
-        content = _encoded(name, data) if isinstance(data, str) else data
-        guessed = mime_type or _guess(name, "text/plain" if isinstance(data, str) else None)
+        content = encoded(name, data) if isinstance(data, str) else data
+        guessed = mime_type or type_by_name(name, text=isinstance(data, str))
         return await self._access().save(name, content, guessed)
 
     async def load_artifact(
@@ -271,22 +270,3 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
-
-
-def _encoded(name: str, text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidContent(
-            f"the text for artifact {name!r} has a lone surrogate at {error.start}; remove it, or save bytes"
-        ) from None
-
-
-def _guess(name: str, fallback: str | None) -> str:
-    # The table that comes with Python, not the machine's: every worker must guess the same.
-    guessed, encoding = mimetypes.MimeTypes().guess_type(f"file:{name.rsplit('/')[-1]}")
-    if encoding == "gzip":
-        return "application/gzip"
-    if guessed is None or encoding is not None:
-        return fallback or "application/octet-stream"
-    return guessed

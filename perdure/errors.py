@@ -28,6 +28,7 @@
     ├── Denied
     │   ├── Unauthenticated        no token, or one that is unknown, expired or revoked
     │   └── Forbidden              the token does not reach that app or user
+    ├── RequestTimeout             the body of an HTTP request stopped coming; send it again
     ├── RateLimited                the token asks too often; ask again later
     ├── Unreadable
     │   ├── UnknownKey             a payload of Temporal's, encrypted under a key that is not here
@@ -36,6 +37,7 @@
     ├── LimitExceeded              a turn went past one of its agent's limits
     ├── TemporalUnavailable        Temporal does not answer, for now
     ├── StorageUnavailable         the database is away, read-only, locked or full, for now
+    ├── GatewayUnavailable         a client finds no gateway, or the connection to it broke
     ├── InternalError              a step failed again and again, and nobody knows why
     └── ModelError
         ├── ModelUnavailable       can succeed later: 429, 5xx, a cut stream, a time-out
@@ -58,6 +60,7 @@ __all__ = [
     "Denied",
     "EventConflict",
     "Forbidden",
+    "GatewayUnavailable",
     "InternalError",
     "Invalid",
     "InvalidAgent",
@@ -79,6 +82,7 @@ __all__ = [
     "PerdureError",
     "PromptTooLong",
     "RateLimited",
+    "RequestTimeout",
     "SessionEnded",
     "SessionExists",
     "SessionNotFound",
@@ -115,7 +119,7 @@ class InvocationNotFound(NotFound):
 
 
 class ArtifactNotFound(NotFound):
-    """No live version of that artifact: never saved, or saved after the point of a rewind."""
+    """No live version of that artifact: never saved, rewound, or deleted."""
 
 
 class ArtifactDamaged(NotFound):
@@ -219,6 +223,10 @@ class Forbidden(Denied):
     """The token is good, and does not reach that app or user. Ask with one that does."""
 
 
+class RequestTimeout(PerdureError):
+    """The body of an HTTP request stopped coming, or came too slowly. Nothing was done; send it again."""
+
+
 class RateLimited(PerdureError):
     """The token has asked too often. Nothing was done; ask the same again later.
 
@@ -266,6 +274,22 @@ class StorageUnavailable(PerdureError):
     def brief(self) -> str:
         """All of it: it quotes nobody."""
         return str(self)
+
+
+class GatewayUnavailable(PerdureError):
+    """A client finds no gateway at its URL, or the connection broke, also when it tried again.
+
+    Whether what was asked was done may be unknown. Do the same again, under the same ids: then it
+    happens once.
+
+    Args:
+        message: what failed.
+        request_id: of the message or request that was sent, which the client may have chosen itself.
+    """
+
+    def __init__(self, message: str, *, request_id: str | None = None) -> None:
+        super().__init__(message)
+        self.request_id = request_id
 
 
 class InternalError(PerdureError):

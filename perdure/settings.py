@@ -46,9 +46,9 @@ class Settings(BaseSettings):
     agents: tuple[str, ...] = ()
     """Module paths or files that define agents; a JSON list in the environment."""
 
-    pool_size: int = Field(default=5, ge=1)
+    pool_size: int = Field(default=10, ge=1)
     """Database connections that a process keeps open."""
-    max_overflow: int = Field(default=10, ge=0)
+    max_overflow: int = Field(default=5, ge=0)
     """Connections it may open beyond those when it is busy."""
     pool_idle_timeout: float = Field(default=1800, gt=0)
     """Seconds after which an idle database connection is replaced."""
@@ -73,6 +73,8 @@ class Settings(BaseSettings):
     """Sessions that one worker keeps in memory; others are replayed from their history when they go on."""
     context_cache: int = Field(default=64, ge=0)
     """Megabytes, about, of conversations that one worker remembers between model calls; 0 for none."""
+    media_cache: int = Field(default=64, ge=0)
+    """Megabytes of pictures and other media that one worker remembers between model calls; 0 for none."""
     graceful_shutdown: float = Field(default=20, ge=0)
     """Seconds that running activities get to finish when the worker is asked to stop."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -7,6 +7,7 @@ so that its size does not matter.
 from __future__ import annotations
 
 import asyncio
+import mimetypes
 import os
 from collections.abc import AsyncGenerator, AsyncIterable
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import BinaryIO, TypeAlias
 
 from perdure.errors import InvalidContent
 
-__all__ = ["CHUNK", "Source", "chunks_of", "is_bytes"]
+__all__ = ["CHUNK", "Source", "checked", "chunks_of", "encoded", "is_bytes", "type_by_name"]
 
 CHUNK = 4 * 1024 * 1024
 """Bytes that are read, or given on, at once."""
@@ -51,7 +52,7 @@ async def chunks_of(name: str, source: Source) -> AsyncGenerator[bytes, None]:
             await asyncio.to_thread(file.close)
     elif isinstance(source, AsyncIterable):
         async for chunk in source:
-            yield _checked(name, chunk)
+            yield checked(name, chunk)
     elif hasattr(source, "read"):
         async for chunk in _read(name, source):
             yield chunk
@@ -63,11 +64,41 @@ async def chunks_of(name: str, source: Source) -> AsyncGenerator[bytes, None]:
 
 
 async def _read(name: str, file: BinaryIO) -> AsyncGenerator[bytes, None]:
-    while chunk := _checked(name, await asyncio.to_thread(file.read, CHUNK)):
+    while chunk := checked(name, await asyncio.to_thread(file.read, CHUNK)):
         yield chunk
 
 
-def _checked(name: str, chunk: object) -> bytes:
+def encoded(name: str, text: str) -> bytes:
+    """Text as UTF-8, for an artifact of that name.
+
+    Raises:
+        InvalidContent: it has half a character in it.
+    """
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidContent(
+            f"the text for artifact {name!r} has a lone surrogate at {error.start}; remove it, or save bytes"
+        ) from None
+
+
+def type_by_name(name: str, *, text: bool) -> str:
+    """The MIME type that an artifact's name says; where it says none, that of text, or of any bytes."""
+    # The table that comes with Python, not the machine's: everybody must guess the same.
+    guessed, encoding = mimetypes.MimeTypes().guess_type(f"file:{name.rsplit('/')[-1]}")
+    if encoding == "gzip":
+        return "application/gzip"
+    if guessed is None or encoding is not None:
+        return "text/plain" if text else "application/octet-stream"
+    return guessed
+
+
+def checked(name: str, chunk: object) -> bytes:
+    """A chunk that a source gave.
+
+    Raises:
+        InvalidContent: it is no bytes.
+    """
     if not isinstance(chunk, (bytes, bytearray, memoryview)):
         raise InvalidContent(
             f"the source of artifact {name!r} gave a {type(chunk).__name__}; have it give bytes"

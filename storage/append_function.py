@@ -34,10 +34,12 @@ from typing import Any
 
 import asyncpg
 
+from perdure.errors import StorageUnavailable
 from perdure.state import MISSING
 from perdure.types import Event, Json, SessionKey
 from storage import state
 from storage.engine import Database
+from storage.outages import READ_ONLY, sqlstate_of
 from storage.records import event_values, stored_event
 from storage.session_row import now
 from storage.storable import dumps_exactly
@@ -97,11 +99,22 @@ async def append_at_once(
     )
     try:
         at_seq, at_epoch, undo = await database.write_at_once(_CALL, given)
-    except asyncpg.PostgresError as error:
-        if error.sqlstate != UNDONE:
+    except (asyncpg.PostgresError, StorageUnavailable) as error:
+        if not _is_for_others(error):
             raise
         return None
     return None if at_seq is None else (replace(wanted, seq=at_seq, state_undo=undo or {}), at_epoch)
+
+
+def _is_for_others(error: Exception) -> bool:
+    """Whether nothing was written, and :mod:`storage.append` is to find out what is the matter.
+
+    Its statements go through SQLAlchemy, which gives up all connections to a server that is
+    read-only. A DataError is a value that cannot be sent, such as an epoch beyond 64 bits.
+    """
+    if isinstance(error, asyncpg.DataError):
+        return True
+    return sqlstate_of(error.__cause__ or error) in (UNDONE, READ_ONLY)
 
 
 def _changes(key: SessionKey, delta: Mapping[str, Json], expect: Mapping[str, Json]) -> Iterable[Any]:

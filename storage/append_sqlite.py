@@ -77,7 +77,9 @@ async def append_plainly(
     """
     owner = (key.app, key.user_id, key.session_id)
     names = tuple(event.state_delta)
-    found = await conn.exec_driver_sql(_FIND.format(keys=", ".join("?" * len(names))), (*names, *owner))
+    # Of an empty list SQLite makes no condition at all: it would walk through the state of all sessions.
+    find = _FIND.format(keys=", ".join("?" * len(names)) or "NULL")
+    found = await conn.exec_driver_sql(find, (*names, *owner))
     rows: Sequence[Any] = found.all()
     row = rows[0] if rows else None
     if row is None or (epoch is not None and epoch != row[0]) or (row[2] is not None and not reopen):

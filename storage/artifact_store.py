@@ -159,7 +159,9 @@ class ArtifactStore(Store):
         match = next((row for row in found if version is None or row.version == version), None)
         if match is None:
             wanted = f"artifact {name!r}" if version is None else f"version {version} of artifact {name!r}"
-            raise ArtifactNotFound(f"{wanted} of {key} was never saved, or was rewound; list the artifacts")
+            raise ArtifactNotFound(
+                f"{wanted} of {key} was never saved, or was rewound or deleted; list the artifacts"
+            )
         return match
 
     async def list_artifacts(
@@ -204,6 +206,6 @@ class ArtifactStore(Store):
                 point = await past.before(conn, key, ranges, before)
                 ranges = projection.cut(point.projection, point.seq)
             rows = await artifacts.visible(conn, key, ranges, name=name, event_id=event_id)
-            return [artifact_of(found) for found in rows]
+            return [artifact_of(found) for found in artifacts.undeleted(rows)]
 
         return await self._read(key, work)

@@ -22,7 +22,10 @@ from storage.schema import artifacts
 from storage.session_row import now
 from storage.sql import insert_into
 
-__all__ = ["commit", "stage", "visible"]
+__all__ = ["DELETED", "commit", "stage", "undeleted", "visible"]
+
+DELETED = "application/vnd.perdure.deleted"
+"""The type of an empty version that says: the artifact was deleted here."""
 
 _COLUMNS = artifacts.c
 _OF_EVENT = (
@@ -126,6 +129,18 @@ async def visible(
     else:
         rows = await conn.execute(_SEEN_OF_NAME, {**wanted, "b_name": name})
     return [row for row in rows if _is_seen(row, key, ranges, event_id)]
+
+
+def undeleted(rows: Sequence[Any]) -> list[Any]:
+    """Of the rows that a session sees, highest version first, those since each name was last deleted."""
+    deleted: set[str] = set()
+    found = []
+    for row in rows:
+        if row.mime_type == DELETED:
+            deleted.add(row.name)
+        elif row.name not in deleted:
+            found.append(row)
+    return found
 
 
 def _is_seen(row: Any, key: SessionKey, ranges: Ranges, event_id: str | None) -> bool:

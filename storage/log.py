@@ -21,9 +21,10 @@ __all__ = [
     "in_spans",
     "last_of_invocation",
     "newest_summary",
-    "of_invocation",
 ]
 
+BEHIND_ALL = 2**63 - 1
+"""A seq that no event has."""
 AT_ONCE = 50
 """Spans read by one statement."""
 
@@ -46,10 +47,12 @@ _FIRST_OF_INVOCATION = (
     .order_by(events.c.seq)
     .limit(1)
 )
-_ALL_OF_INVOCATION = (
-    select(events).where(*_OF_INVOCATION, events.c.compaction.is_(None)).order_by(events.c.seq.desc())
+_LAST_OF_INVOCATION = (
+    select(events)
+    .where(*_OF_INVOCATION, events.c.seq < bindparam("before"), events.c.compaction.is_(None))
+    .order_by(events.c.seq.desc())
+    .limit(bindparam("count"))
 )
-_LAST_OF_INVOCATION = _ALL_OF_INVOCATION.limit(1)
 _MESSAGE_WITHIN = (
     select(events.c.seq)
     .where(
@@ -123,20 +126,26 @@ async def first_of_invocation(
 
 
 async def last_of_invocation(
-    conn: AsyncConnection, key: SessionKey, invocation_id: str, ranges: Ranges
-) -> Event | None:
-    """The last event of an invocation, live or not, but for summaries: those come after its end."""
-    wanted = {**owner(key), "invocation_id": invocation_id}
-    row = (await conn.execute(_LAST_OF_INVOCATION, wanted)).one_or_none()
-    return None if row is None else event_of(row, ranges)
-
-
-async def of_invocation(
-    conn: AsyncConnection, key: SessionKey, invocation_id: str, ranges: Ranges
+    conn: AsyncConnection,
+    key: SessionKey,
+    invocation_id: str,
+    ranges: Ranges,
+    *,
+    count: int = 1,
+    before: int = BEHIND_ALL,
 ) -> list[Event]:
-    """All events of an invocation, live or not, the last one first; summaries left out."""
-    wanted = {**owner(key), "invocation_id": invocation_id}
-    return [event_of(row, ranges) for row in await conn.execute(_ALL_OF_INVOCATION, wanted)]
+    """The last events of an invocation, live or not, the newest first, without summaries.
+
+    Args:
+        conn: the transaction to read in.
+        key: the session.
+        invocation_id: which.
+        ranges: the session's projection.
+        count: how many at most.
+        before: only those below this seq.
+    """
+    wanted = {**owner(key), "invocation_id": invocation_id, "count": count, "before": before}
+    return [event_of(row, ranges) for row in await conn.execute(_LAST_OF_INVOCATION, wanted)]
 
 
 async def has_message(conn: AsyncConnection, key: SessionKey, spans: Sequence[Span], *, but: str) -> bool:

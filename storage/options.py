@@ -19,9 +19,9 @@ class StoreOptions:
         InvalidOption: a value that makes no sense, such as a pool without connections.
     """
 
-    pool_size: int = 5
+    pool_size: int = 10
     """Connections kept open. SQLite in memory always has exactly one."""
-    max_overflow: int = 10
+    max_overflow: int = 5
     """Connections opened beyond ``pool_size`` under load, and closed after use."""
     pool_idle_timeout: float = 1800
     """Seconds after which a connection that lay unused is replaced instead of used."""

@@ -17,7 +17,7 @@ from sqlalchemy import exc
 
 from perdure.errors import StorageUnavailable
 
-__all__ = ["is_outage", "sqlstate_of", "typed_outages"]
+__all__ = ["READ_ONLY", "is_outage", "sqlstate_of", "typed_outages"]
 
 READ_ONLY = "25006"
 _LONGEST_QUOTE = 200

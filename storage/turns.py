@@ -22,6 +22,10 @@ from storage.session_row import LockedSession, lock_or_insert, must_lock
 __all__ = ["begin_at_once", "begin_turn", "end_marker", "interrupt", "is_final", "mark_interrupted"]
 
 
+FEW = 10
+"""Events that are looked at together."""
+
+
 async def begin_at_once(
     database: Database, key: SessionKey, event: Event, *, epoch: int | None, reopen: bool
 ) -> Turn | None:
@@ -39,7 +43,7 @@ async def begin_turn(
         if done is not None:
             return Turn(epoch=done[1], seq=done[0].seq, done=None)
     row = await (lock_or_insert(conn, key) if epoch is None else must_lock(conn, key))
-    last = await log.last_of_invocation(conn, key, event.invocation_id, row.projection)
+    last = await _last(conn, row, event.invocation_id)
     if last is not None:
         return await _begun(conn, row, event, last)
     if not reopen:
@@ -68,7 +72,7 @@ async def interrupt(
 ) -> int:
     """See :meth:`storage.sessions.SessionStore.interrupt`."""
     row = await (lock_or_insert(conn, key) if epoch is None else must_lock(conn, key))
-    last = await log.last_of_invocation(conn, key, invocation_id, row.projection)
+    last = await _last(conn, row, invocation_id)
     if last is not None and not last.live:
         return row.epoch
     ended = await _end_of(conn, row, last)
@@ -90,7 +94,7 @@ async def mark_interrupted(
     error: JsonObject | None = None,
 ) -> None:
     """Append the end marker of an invocation, unless that has ended already; the caller saves the row."""
-    last = await log.last_of_invocation(conn, row.key, invocation_id, row.projection)
+    last = await _last(conn, row, invocation_id)
     if await _end_of(conn, row, last) is not None:
         return
     marker = Event(
@@ -139,16 +143,31 @@ async def _begun(conn: AsyncConnection, row: LockedSession, event: Event, last: 
     if ended is None and row.ended_at is None and await _overtaken(conn, row, first):
         await mark_interrupted(conn, row, event.invocation_id, reason="overtaken")
         await row.save(conn)
-        ended = await log.last_of_invocation(conn, row.key, event.invocation_id, row.projection)
+        ended = await _last(conn, row, event.invocation_id)
     return Turn(epoch=row.epoch, seq=first.seq, done=ended)
 
 
+async def _last(conn: AsyncConnection, row: LockedSession, invocation_id: str) -> Event | None:
+    found = await log.last_of_invocation(conn, row.key, invocation_id, row.projection)
+    return found[0] if found else None
+
+
 async def _end_of(conn: AsyncConnection, row: LockedSession, last: Event | None) -> Event | None:
-    """The event that ended an invocation, given its last one: who has no epoch may write behind the end."""
-    if last is None or is_final(last):
-        return last
-    whole = await log.of_invocation(conn, row.key, last.invocation_id, row.projection)
-    return next(filter(is_final, whole), None)
+    """The event that ended an invocation, given its last one: who has no epoch may write behind the end.
+
+    It looks back no further than to the model's last word: before that, nothing had ended.
+    """
+    looked_at = [last] if last is not None else []
+    while looked_at:
+        for each in looked_at:
+            if is_final(each):
+                return each
+            if (each.content or {}).get("role") == "model":
+                return None
+        looked_at = await log.last_of_invocation(
+            conn, row.key, each.invocation_id, row.projection, count=FEW, before=each.seq
+        )
+    return None
 
 
 async def _overtaken(conn: AsyncConnection, row: LockedSession, first: Event) -> bool:

@@ -19,6 +19,7 @@ from gateway.adk_models import (
     AppInfo,
     Apps,
     CreateSession,
+    Detail,
     FinalizeCredentials,
     UpdateMemory,
     Version,
@@ -153,6 +154,7 @@ async def update_memory(app: AppPath, user: UserPath, wanted: UpdateMemory) -> R
     summary="Finish a connector's consent",
     operation_id="adkFinalizeCredentials",
     response_model=None,
+    responses={501: {"model": Detail, "description": "Always: there are no such connectors here."}},
 )
 @names_user
 async def finalize_credentials(wanted: FinalizeCredentials, caller: CallerDep) -> Response:

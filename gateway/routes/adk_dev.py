@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Path
+from fastapi import APIRouter, HTTPException, Path, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Match, Route
 
 from gateway.adk_route import ERRORS, AdkRoute
 from gateway.services import AppPath, ServicesDep, SessionPath, UserPath, names_user
@@ -20,6 +21,18 @@ router = APIRouter(tags=["google-adk's web UI"], route_class=AdkRoute, responses
 DEV = "/dev/apps/{app}"
 
 EventPath = Annotated[str, Path(description="The event's id.", examples=["e1"])]
+
+
+@router.get(
+    "/config/telemetry",
+    summary="Whether the web UI tells Google how it is used",
+    operation_id="adkTelemetry",
+    response_model=dict[str, bool],
+)
+@names_user
+async def telemetry() -> Response:
+    """It does not. Without an answer it would ask at each start."""
+    return JSONResponse({"telemetry": False})
 
 
 @router.get(
@@ -139,10 +152,19 @@ _lists("tests", None, "adkTests", "Recorded tests")
 
 @router.api_route(
     f"{DEV}/{{rest:path}}",
-    methods=["GET", "POST", "PUT", "DELETE", "PATCH"],
+    methods=["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"],
     include_in_schema=False,
 )
 @names_user
-async def not_here(app: AppPath, rest: str) -> Response:
-    """Whatever else there is of ``adk web``."""
+async def not_here(app: AppPath, rest: str, request: Request) -> Response:
+    """Whatever else there is of ``adk web``; what is only read here cannot be changed."""
+    there = [route for route in router.routes if isinstance(route, Route) and route.endpoint is not not_here]
+    allowed = {
+        method
+        for route in there
+        if route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }
+    if allowed:
+        raise HTTPException(405, headers={"allow": ", ".join(sorted(allowed))})
     raise HTTPException(501, f"{rest} of `adk web` is not served by Perdure's gateway.")

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from datetime import UTC, datetime
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
+from sse_starlette import ServerSentEvent
 
+from gateway.access import Look
 from gateway.adk_events import event_json, split_artifacts
 from gateway.adk_models import Run
 from gateway.adk_route import ERRORS, AdkRoute
 from gateway.adk_runs import Turn, ended, is_of, prepare
 from gateway.runner import Answer
-from gateway.services import CallerDep, Services, ServicesDep, names_user
+from gateway.services import CallerDep, Services, ServicesDep, WatchDep, names_user
+from gateway.sse import event_stream, typed_error
 from gateway.streaming import turn_events
 from gateway.tail import Partial
+from gateway.wire import one_line
 from perdure.errors import PerdureError
 from perdure.types import Event, JsonObject
 
@@ -48,27 +51,38 @@ _log = logging.getLogger("perdure.gateway")
     responses={200: _STREAM},
 )
 @names_user
-async def run_sse(wanted: Run, services: ServicesDep, caller: CallerDep) -> Response:
-    """Send a message, and have the turn's events as they come; with ``streaming``, answers piece by piece."""
+async def run_sse(
+    wanted: Run, services: ServicesDep, caller: CallerDep, look: WatchDep, request: Request
+) -> Response:
+    """Send a message, and have the turn's events as they come; with ``streaming``, answers piece by piece.
+
+    Comments come every 15 seconds, which google-adk's server does not send and its clients pass over.
+    """
     turn = await prepare(services, caller, wanted)
+    items = _items(services, turn, look, pieces=wanted.streaming)
     whole = wanted.function_call_event_id is not None
-    stream = _stream(services, turn, pieces=wanted.streaming, whole=whole)
-    return StreamingResponse(stream, media_type="text/event-stream")
+    stream = _stream(items, turn, request.url.path, pieces=wanted.streaming, whole=whole)
+    return event_stream(services, stream)
 
 
-async def _stream(services: Services, turn: Turn, *, pieces: bool, whole: bool) -> AsyncIterator[str]:
+async def _stream(
+    found: AsyncGenerator[Event | Partial | Answer], turn: Turn, path: str, *, pieces: bool, whole: bool
+) -> AsyncIterator[ServerSentEvent]:
     try:
-        async with aclosing(_items(services, turn, pieces=pieces)) as items:
+        async with aclosing(found) as items:
             async for item in items:
                 for event in _shown(item, turn, pieces=pieces, whole=whole):
-                    yield f"data: {_compact(event)}\n\n"
-    except PerdureError as error:
-        # The response has begun with 200, so this is how google-adk's server tells of it, too.
-        _log.warning("/run_sse to %s: %s", turn.key, type(error).__name__)
-        yield f"data: {json.dumps(_error(error))}\n\n"
+                    yield _message(event)
+    except Exception as raised:  # noqa: BLE001 - the status is sent: only the stream itself can tell
+        # This is how google-adk's server tells of it, too.
+        error = typed_error(raised, path)
+        _log.warning("%s to %s: %s", path, turn.key, type(error).__name__)
+        yield _message(_error(error))
 
 
-async def _items(services: Services, turn: Turn, *, pieces: bool) -> AsyncGenerator[Event | Partial | Answer]:
+async def _items(
+    services: Services, turn: Turn, look: Look, *, pieces: bool
+) -> AsyncGenerator[Event | Partial | Answer]:
     over = await ended(services.store, turn)
     for event in over or ():
         yield event
@@ -81,6 +95,7 @@ async def _items(services: Services, turn: Turn, *, pieces: bool) -> AsyncGenera
         message_id=turn.invocation_id,
         state=turn.state,
         partial=pieces,
+        look=look,
     )
     async with aclosing(said):
         async for item in said:
@@ -117,5 +132,5 @@ def _error(error: PerdureError) -> JsonObject:
     return {"error": f"{kind}: {error}", "error_details": details}
 
 
-def _compact(event: JsonObject) -> str:
-    return json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+def _message(data: JsonObject) -> ServerSentEvent:
+    return ServerSentEvent(one_line(data), sep="\n")

@@ -9,7 +9,7 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from gateway.requests import AfterQuery, LimitQuery
-from gateway.services import KeyDep, ServicesDep
+from gateway.services import KeyDep, ServicesDep, WatchDep
 from gateway.shapes import EventBody, Record, event_json
 from gateway.sse import MEDIA_TYPE, SESSION_STREAM, session_stream, wants_stream
 
@@ -51,6 +51,7 @@ class EventPage(Record):
 async def list_events(
     key: KeyDep,
     services: ServicesDep,
+    look: WatchDep,
     request: Request,
     after: AfterQuery = 0,
     limit: LimitQuery = 100,
@@ -69,7 +70,9 @@ async def list_events(
     if wants_stream(request):
         seen = after if last_event_id is None else last_event_id
         back = last_event_id is not None
-        return await session_stream(services, key, request.url.path, after=seen, came_back=back, live=live)
+        return await session_stream(
+            services, key, request.url.path, look, after=seen, came_back=back, live=live
+        )
     session = await services.store.get(key, max_events=0)
     found = await services.store.log(key, after=after, limit=limit)
     last = found[-1].seq if found else after

@@ -7,7 +7,7 @@ the bytes themselves, of which no more than a few chunks are in memory.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -19,7 +19,9 @@ from gateway.requests import IdempotencyKey, path_of
 from gateway.routes.sessions import SESSION
 from gateway.services import KeyDep, Services, ServicesDep
 from gateway.shapes import ArtifactBody, Record, artifact_json, sha256_of
+from perdure.errors import InvalidContent
 from perdure.types import ArtifactVersion, SessionKey
+from storage.artifacts import DELETED
 
 __all__ = ["router"]
 
@@ -36,7 +38,7 @@ VersionQuery = Annotated[
 ]
 RangeHeader = Annotated[
     str | None,
-    Header(alias="Range", description="One span of bytes, such as `bytes=0-99`.", pattern=r"^[ -~]*$"),
+    Header(alias="Range", description="One span of bytes.", pattern=r"^[ -~]*$", examples=["bytes=0-99"]),
 ]
 ETagHeader = Annotated[
     str | None, Header(alias="If-None-Match", description="ETags that the client has.", pattern=r"^[ -~]*$")
@@ -105,10 +107,9 @@ async def read_file(
     if_range: IfRangeHeader = None,
 ) -> Response:
     """They stream: a reader that takes its time holds nobody up."""
-    found = await services.store.find_artifact(key, name, version=version)
-    headers = _headers(found)
+    found, headers = await _found(services, key, name, version)
     if _matches(if_none_match, headers["etag"]):
-        return Response(status_code=304, headers={"etag": headers["etag"]})
+        return _not_modified(headers)
     asked = span_of(span, found.size) if if_range in (None, headers["etag"]) else None
     start, stop = asked or (0, found.size)
     if asked is not None:
@@ -134,10 +135,9 @@ async def look_at_file(
     if_none_match: ETagHeader = None,
 ) -> Response:
     """What GET would say of it, without the bytes."""
-    found = await services.store.find_artifact(key, name, version=version)
-    headers = _headers(found)
+    found, headers = await _found(services, key, name, version)
     if _matches(if_none_match, headers["etag"]):
-        return Response(status_code=304, headers={"etag": headers["etag"]})
+        return _not_modified(headers)
     return Response(headers={**headers, "content-length": str(found.size)})
 
 
@@ -158,6 +158,8 @@ async def save_file(
 ) -> Response:
     """The body is stored as it comes in; its `Content-Type` is the artifact's."""
     mime_type = request.headers.get("content-type") or "application/octet-stream"
+    if mime_type == DELETED:
+        raise InvalidContent(f"the type {DELETED} is reserved; give the artifact its own")
     version = await services.runner.save_artifact(
         key, name, _received(request), mime_type, request_id=idempotency_key
     )
@@ -185,6 +187,18 @@ async def _chunks(
     )
     async for chunk in chunks:
         yield chunk
+
+
+async def _found(
+    services: Services, key: SessionKey, name: str, version: int | None
+) -> tuple[ArtifactVersion, dict[str, str]]:
+    """An artifact, and what is said of it."""
+    found = await services.store.find_artifact(key, name, version=version)
+    return found, _headers(found)
+
+
+def _not_modified(headers: Mapping[str, str]) -> Response:
+    return Response(status_code=304, headers={"etag": headers["etag"]})
 
 
 def _headers(found: ArtifactVersion) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
@@ -63,6 +63,14 @@ class EndBody(Body):
     """How the request is named."""
 
     request_id: RequestId | None = None
+
+
+def _named(body: EndBody | None = None, idempotency_key: IdempotencyKey = None) -> str:
+    """How a request that needs no body is named."""
+    return chosen_id(idempotency_key, body.request_id if body else None)
+
+
+RequestName = Annotated[str, Depends(_named)]
 
 
 class CompactedBody(Record):
@@ -144,11 +152,8 @@ async def cancel(key: KeyDep, services: ServicesDep, body: CancelBody | None = N
     summary="Close a session; gives its final state",
     response_model=SessionBody,
 )
-async def end(
-    key: KeyDep, services: ServicesDep, body: EndBody | None = None, idempotency_key: IdempotencyKey = None
-) -> Response:
+async def end(key: KeyDep, services: ServicesDep, request_id: RequestName) -> Response:
     """Messages before it are done first. Ending it twice is the same as once."""
-    request_id = chosen_id(idempotency_key, body.request_id if body else None)
     return JSONResponse(session_json(await services.runner.end(key, request_id=request_id)))
 
 
@@ -158,11 +163,8 @@ async def end(
     summary="Sum up what has ended so far",
     response_model=CompactedBody,
 )
-async def compact(
-    key: KeyDep, services: ServicesDep, body: EndBody | None = None, idempotency_key: IdempotencyKey = None
-) -> Response:
+async def compact(key: KeyDep, services: ServicesDep, request_id: RequestName) -> Response:
     """Also where the agent's policy would not yet. The events stay in the log; prompts get the summary."""
-    request_id = chosen_id(idempotency_key, body.request_id if body else None)
     seq = await services.runner.compact(key, request_id=request_id)
     told: JsonObject = {}
     if seq is not None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Coroutine
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
@@ -12,8 +10,8 @@ from pydantic import ConfigDict, Field, StrictBool
 from starlette.responses import JSONResponse, Response
 
 from gateway.requests import IdempotencyKey, Preferences, PreferHeader, chosen_id, path_of
-from gateway.runner import Answer
-from gateway.services import CallerDep, KeyDep, Services, ServicesDep
+from gateway.runner import Said
+from gateway.services import CallerDep, KeyDep, Services, ServicesDep, WatchDep
 from gateway.shapes import Body, Record, answer_json
 from gateway.sse import MEDIA_TYPE, TURN_STREAM, turn_stream, wants_stream
 from perdure.errors import SessionNotFound
@@ -22,8 +20,6 @@ from perdure.types import SessionKey
 __all__ = ["router"]
 
 router = APIRouter(tags=["messages"])
-
-_log = logging.getLogger("perdure.gateway")
 
 MESSAGES = "/apps/{app}/users/{user}/sessions/{session}/messages"
 
@@ -91,6 +87,7 @@ async def send_message(
     key: KeyDep,
     services: ServicesDep,
     caller: CallerDep,
+    look: WatchDep,
     request: Request,
     body: MessageBody,
     idempotency_key: IdempotencyKey = None,
@@ -106,62 +103,23 @@ async def send_message(
     caller.check_state(key.app, body.state_delta)
     preferences = Preferences(prefer)
     message_id = chosen_id(idempotency_key, body.message_id)
+    said: Said = {
+        "text": body.text,
+        "content": body.content,
+        "message_id": message_id,
+        "reopen": body.reopen,
+        "state": body.state_delta,
+    }
     if wants_stream(request):
-        return await turn_stream(
-            services,
-            key,
-            request.url.path,
-            text=body.text,
-            content=body.content,
-            message_id=message_id,
-            reopen=body.reopen,
-            state=body.state_delta,
-        )
+        return await turn_stream(services, key, request.url.path, look, **said)
     no_wait = preferences.respond_async or not body.wait
     head = await _head(services, key) if no_wait or preferences.wait is not None else 0
     if no_wait and preferences.wait is None:
-        await services.runner.message(
-            key,
-            body.text,
-            content=body.content,
-            message_id=message_id,
-            reopen=body.reopen,
-            state=body.state_delta,
-        )
+        await services.runner.message(key, **said)
         return _accepted(key, message_id, head)
-    turn = services.runner.ask(
-        key,
-        body.text,
-        content=body.content,
-        message_id=message_id,
-        reopen=body.reopen,
-        state=body.state_delta,
-    )
-    if preferences.wait is None:
-        return JSONResponse(answer_json(await turn))
-    answer = await _within(turn, preferences.wait)
-    return _accepted(key, message_id, head) if answer is None else JSONResponse(answer_json(answer))
-
-
-_asking: set[asyncio.Task[Answer]] = set()
-"""Turns whose request was answered before them: asyncio itself holds no task."""
-
-
-async def _within(turn: Coroutine[Any, Any, Answer], seconds: float) -> Answer | None:
-    """The answer, or None if it takes longer; the message is sent all the same."""
-    task = asyncio.create_task(turn)
-    done, _ = await asyncio.wait([task], timeout=seconds)
-    if done:
-        return await task
-    _asking.add(task)
-    task.add_done_callback(_forget)
-    return None
-
-
-def _forget(task: asyncio.Task[Answer]) -> None:
-    _asking.discard(task)
-    if not task.cancelled() and (error := task.exception()) is not None:
-        _log.info("a turn that nobody waits for any more: %s", type(error).__name__)
+    asking = services.streams.asking.ask(services.runner, key, said)
+    done, _ = await asyncio.wait([asking], timeout=preferences.wait)
+    return JSONResponse(answer_json(asking.result())) if done else _accepted(key, message_id, head)
 
 
 async def _head(services: Services, key: SessionKey) -> int:

@@ -14,7 +14,7 @@ from gateway.callers import Caller
 from gateway.problems import problem_of
 from gateway.requests import IdempotencyKey, LimitQuery, chosen_id, path_of
 from gateway.services import AppPath, CallerDep, KeyDep, ServicesDep, names_user
-from gateway.shapes import Body, Record, SessionBody, session_json
+from gateway.shapes import WHOLE, Body, Record, SessionBody, session_json
 from perdure.errors import InvalidOption, SessionExists
 from perdure.types import JsonObject, SessionKey
 from storage.sessions import SessionPage, SessionUpdate, UpdateOutcome
@@ -29,7 +29,9 @@ ID = r"^[^/\x00-\x1f\x7f]+$"
 
 UserId = Annotated[str, Field(min_length=1, max_length=255, pattern=ID, examples=["ann"])]
 SessionId = Annotated[str, Field(min_length=1, max_length=255, pattern=ID, examples=["s1"])]
-Version = Annotated[int, Field(ge=0, le=2**53, description="Change nothing unless it is at this version.")]
+Version = Annotated[
+    int, Field(ge=0, le=2**53, description="Change nothing unless it is at this version."), WHOLE
+]
 Cursor = Annotated[str, Field(max_length=4_000, description="The `nextCursor` of the page before.")]
 
 
@@ -51,7 +53,7 @@ class FindBody(Body):
 
     metadata: dict[str, Any] = Field(description='What each has, key by key; 1 is not "1".')
     user_id: UserId | None = Field(default=None, description="Only this user's.")
-    limit: Annotated[int, Field(ge=1, le=1000)] = 50
+    limit: Annotated[int, Field(ge=1, le=1000), WHOLE] = 50
     cursor: Cursor | None = None
 
 

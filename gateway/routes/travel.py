@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from activities.model_request import body_of, full_request
 from activities.prompt import pieces_of
+from gateway.held_up import Work
 from gateway.routes.sessions import SESSION
 from gateway.services import KeyDep, ServicesDep
 from gateway.shapes import (
@@ -23,7 +24,6 @@ from gateway.shapes import (
 from perdure.errors import PerdureError, SessionNotFound, code_of
 from perdure.instructions import state_keys
 from perdure.types import JsonObject
-from workflows.messages import Status
 
 __all__ = ["router"]
 
@@ -44,6 +44,9 @@ class WorkBody(Record):
     rewinds: int
     compacting: bool
     last_error: dict[str, Any] | None = None
+    held_up: dict[str, Any] | None = Field(
+        default=None, description="What the last try of the running step met; it is tried again by itself."
+    )
 
 
 class StatusBody(Record):
@@ -87,6 +90,24 @@ async def status(key: KeyDep, services: ServicesDep) -> Response:
     with suppress(SessionNotFound):  # no workflow is open
         told["work"] = _work(await services.runner.status(key))
     return JSONResponse(told)
+
+
+@router.get(
+    SESSION + "/snapshot",
+    operation_id="sessionSnapshot",
+    summary="The session with its state, and the last of its live events if they are asked for",
+    response_model=SessionBody,
+)
+async def snapshot(
+    key: KeyDep,
+    services: ServicesDep,
+    max_events: Annotated[
+        int, Query(alias="maxEvents", ge=0, le=2**53, description="How many of its last live events.")
+    ] = 0,
+) -> Response:
+    """As one moment saw it, from the database alone: also while Temporal is away."""
+    session = await services.store.get(key, max_events=max_events)
+    return JSONResponse(session_json(session, events=session.events if max_events else None))
 
 
 @router.get(
@@ -136,7 +157,7 @@ async def at(
     )
 
 
-def _work(status: Status) -> JsonObject:
+def _work(status: Work) -> JsonObject:
     told: JsonObject = {
         "status": status.status,
         "doing": status.doing,
@@ -150,5 +171,7 @@ def _work(status: Status) -> JsonObject:
         "compacting": status.compacting,
     }
     if status.last_error is not None:
-        told["lastError"] = {"type": status.last_error.type, "message": status.last_error.message}
+        told["lastError"] = status.last_error.model_dump()
+    if status.held_up is not None:
+        told["heldUp"] = status.held_up.model_dump()
     return {name: value for name, value in told.items() if value is not None}

@@ -9,31 +9,27 @@ blob a JSON envelope around the part.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from google.genai import types
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WrapValidator
 
+from integrations.adk_json.genai import careful
 from integrations.adk_json.jsonform import json_of_model
 from perdure.errors import InvalidContent
-from perdure.types import ArtifactVersion
+from storage.artifacts import DELETED
 
 __all__ = [
-    "DELETED",
     "TOMBSTONE",
     "Saved",
     "decode",
     "encode",
     "needs_bytes",
     "said_type",
-    "since_deletion",
 ]
 
 TEXT = "text/plain; charset=utf-8; part=text"
 ENVELOPE = "application/vnd.perdure.adk-part+json"
-DELETED = "application/vnd.perdure.deleted"
-"""The type of an empty version that says: the artifact was deleted here."""
 OURS = (TEXT, ENVELOPE, DELETED)
 MAX_TYPE = 255
 
@@ -46,7 +42,7 @@ class Saved(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    part: types.Part
+    part: Annotated[types.Part, WrapValidator(careful)]
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -84,12 +80,6 @@ def decode(data: bytes, mime_type: str) -> Saved:
 def needs_bytes(mime_type: str) -> bool:
     """Whether what is said about a version stands in its bytes."""
     return mime_type == ENVELOPE
-
-
-def since_deletion(versions: Sequence[ArtifactVersion]) -> Sequence[ArtifactVersion]:
-    """Of the live versions of an artifact, oldest first, those since it was last deleted."""
-    deletions = [index for index, version in enumerate(versions) if version.mime_type == DELETED]
-    return versions[deletions[-1] + 1 :] if deletions else versions
 
 
 def said_type(mime_type: str, saved: Saved | None) -> str | None:

@@ -35,6 +35,7 @@ from integrations.google_adk.queues import Queues
 from perdure.errors import ArtifactNotFound, Invalid
 from perdure.types import ArtifactVersion as Version
 from perdure.types import Event, SessionKey
+from storage.artifacts import DELETED
 from storage.options import StoreOptions
 from storage.sessions import SessionStore
 
@@ -138,7 +139,7 @@ class PerdureArtifactService(BaseArtifactService):
         """The names of all artifacts that can be loaded, sorted; the user's have their ``user:``."""
         place = Place.of(app_name, user_id, session_id, "user:")
         found = await self._read(place, lambda store, key: store.list_artifacts(key))
-        return [version.name for version in found or () if version.mime_type != parts.DELETED]
+        return [version.name for version in found or ()]
 
     async def delete_artifact(
         self, *, app_name: str, user_id: str, filename: str, session_id: str | None = None
@@ -149,7 +150,7 @@ class PerdureArtifactService(BaseArtifactService):
         """
         place = Place.of(app_name, user_id, session_id, filename)
         if await self._versions(place):
-            await self._save(place, b"", parts.DELETED)
+            await self._save(place, b"", DELETED)
 
     async def list_versions(
         self, *, app_name: str, user_id: str, filename: str, session_id: str | None = None
@@ -213,8 +214,7 @@ class PerdureArtifactService(BaseArtifactService):
             except ArtifactNotFound:
                 return None
 
-        loaded = await self._read(place, load)
-        return None if loaded is None or loaded[0].mime_type == parts.DELETED else loaded
+        return await self._read(place, load)
 
     async def _find(self, place: Place, version: int | None) -> Version | None:
         versions = await self._versions(place)
@@ -223,9 +223,8 @@ class PerdureArtifactService(BaseArtifactService):
         return next((found for found in versions if found.version - 1 == version), None)
 
     async def _versions(self, place: Place) -> Sequence[Version]:
-        """The live versions since the artifact was last deleted."""
-        found = await self._read(place, lambda store, key: store.artifact_versions(key, place.name)) or []
-        return parts.since_deletion(found)
+        """The live versions."""
+        return await self._read(place, lambda store, key: store.artifact_versions(key, place.name)) or []
 
     async def _described(self, place: Place, version: Version) -> ArtifactVersion:
         saved = None

@@ -14,6 +14,7 @@ import pytest
 from perdure.errors import ArtifactNotFound, InvalidContent, InvalidName, SessionEnded
 from perdure.sources import Source
 from perdure.types import ArtifactVersion, SessionKey
+from storage.artifacts import DELETED
 from storage.blob_keys import blob_key
 from storage.sessions import SessionStore
 from tests.conformance.conftest import Backend
@@ -275,6 +276,43 @@ async def test_the_list_is_by_name_and_newest_only(store: SessionStore, key: Ses
         await save(store, key, name, b"%d" % number, f"i{number}:x")
     listed = [(item.name, item.version) for item in await store.list_artifacts(key)]
     assert listed == [("B", 1), ("a", 1), ("b", 2), ("user:c", 1)]
+
+
+async def delete(store: SessionStore, key: SessionKey, name: str, event_id: str) -> None:
+    """Delete an artifact, as google-adk's services do it."""
+    version = await store.stage_artifact(key, name, b"", DELETED, event_id=event_id)
+    await store.append(key, event(event_id, artifact_delta={name: version}))
+
+
+async def test_what_was_deleted_is_not_found_by_anybody(store: SessionStore, key: SessionKey) -> None:
+    await store.create(key)
+    for number in (1, 2):
+        await save(store, key, "a", b"%d" % number, f"i{number}:x")
+    await save(store, key, "b", b"b", "i3:x")
+    await delete(store, key, "a", "i4:x")
+    assert [item.name for item in await store.list_artifacts(key)] == ["b"]
+    assert await store.artifact_versions(key, "a") == []
+    for version in (None, 1, 2, 3):
+        with pytest.raises(ArtifactNotFound, match="deleted"):
+            await store.load_artifact(key, "a", version=version)
+    assert [item.name for item in await store.list_artifacts(key, before="i4")] == ["a", "b"]
+    copy = replace(key, session_id="copy")
+    await store.fork(key, copy)
+    assert [item.name for item in await store.list_artifacts(copy)] == ["b"]
+
+
+async def test_a_deleted_name_may_be_saved_again_and_a_rewind_brings_it_back(
+    store: SessionStore, key: SessionKey
+) -> None:
+    await store.create(key)
+    await save(store, key, "a", b"1", "i1:x")
+    await delete(store, key, "a", "i2:x")
+    assert await save(store, key, "a", b"3", "i3:x") == 3, "no number is used twice"
+    assert [item.version for item in await store.artifact_versions(key, "a")] == [3]
+    with pytest.raises(ArtifactNotFound):
+        await store.find_artifact(key, "a", version=1)
+    await store.rewind(key, before="i2", request_id="r1")
+    assert [item.version for item in await store.artifact_versions(key, "a")] == [1]
 
 
 @pytest.mark.parametrize("data", ["text", None, 5])

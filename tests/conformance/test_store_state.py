@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from perdure.errors import EventConflict, InvalidContent, StateConflict
 from perdure.state import MISSING
-from perdure.types import SessionKey
+from perdure.types import JsonObject, SessionKey
 from storage.sessions import SessionStore
 from tests.conformance.events import event
 
@@ -132,6 +133,61 @@ async def test_s17_a_retry_of_what_was_committed_is_no_conflict(
     with pytest.raises(EventConflict):
         await store.append(key, replace(change, author="x"), expect={name: 1})
     assert (await store.get(key)).version == 2
+
+
+async def test_s18_a_call_that_is_refused_keeps_its_siblings(store: SessionStore, key: SessionKey) -> None:
+    """Each response is an append of its own: one that fails takes nothing of the others with it."""
+    await store.create(key, state={"n": 1})
+    await store.append(key, event("i1:m1", content=calls("a", "b", "c")))
+    first = event("i1:t1.0", content=response("a", {"result": 1}), state_delta={"n": 2})
+    last = event("i1:t1.2", content=response("c", {"result": 3}), state_delta={"m": 1, "user:m": 1})
+    await store.append(key, first, expect={"n": 1})
+    with pytest.raises(StateConflict):
+        await store.append(key, event("i1:t1.1", state_delta={"n": 9, "app:lost": 1}), expect={"n": 1})
+    failed = event("i1:t1.1", content=response("b", {"error": "it changed"}))
+    await store.append(key, last)
+    await store.append(key, failed)
+    context = await store.context(key)
+    assert context.session.state == {"n": 2, "m": 1, "user:m": 1}
+    assert [item.content for item in context.events[1:]] == [first.content, last.content, failed.content]
+
+
+async def test_s19_a_nested_value_that_is_not_set_again_changes_nothing(
+    store: SessionStore, key: SessionKey
+) -> None:
+    given: dict[str, Any] = {"list": [1], "app:dict": {"a": {"b": 1}}}
+    expected = deepcopy(given)
+    created = await store.create(key, state=given)
+    change = event("i1:x", state_delta={"list": [1, 2]}, content={"role": "model", "parts": []})
+    stored = await store.append(key, change)
+    expected["list"] = [1, 2]
+    given["list"].append("given")
+    for item in (change, stored, (await store.log(key))[0]):
+        item.state_delta["list"].append("of the event")
+        assert item.content is not None
+        item.content["parts"].append({"text": "of the event"})
+    seen = [created, await store.get(key), (await store.context(key)).session]
+    for session in seen:
+        session.state["list"].append("read")
+        session.state["app:dict"]["a"]["b"] = 100
+    assert (await store.get(key)).state == expected
+    await store.append(key, event("i2:x", state_delta={"other": 1}))
+    found = await store.get(key)
+    assert found.state == {**expected, "other": 1}
+    assert (found.events[0].state_delta, found.events[0].state_undo) == ({"list": [1, 2]}, {"list": [1]})
+    assert found.events[0].content == {"role": "model", "parts": []}
+
+
+def calls(*ids: str) -> JsonObject:
+    """What a model says that wants several calls at once."""
+    wanted = [{"functionCall": {"id": each, "name": "increment", "args": {}}} for each in ids]
+    return {"role": "model", "parts": wanted}
+
+
+def response(call_id: str, said: JsonObject) -> JsonObject:
+    """The answer to one of them."""
+    given = {"id": call_id, "name": "increment", "response": said}
+    return {"role": "user", "parts": [{"functionResponse": given}]}
 
 
 @pytest.mark.parametrize("name", ["", "app:", "user:", "a\0", "\ud800", "k" * 1801])

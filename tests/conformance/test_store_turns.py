@@ -357,7 +357,8 @@ async def test_what_is_written_behind_the_end_of_a_turn_does_not_open_it(
     await say(store, key, "after")
     for name, end in (("cancelled", "cancelled:end"), ("answered", "answered:m1")):
         found = await store.begin_turn(key, user(name), epoch=None)
-        assert found.done is not None and found.done.id == end
+        assert found.done is not None
+        assert found.done.id == end
         epoch = await store.interrupt(key, name, epoch=None, reason="cancel")
         assert epoch == found.epoch
     assert [each.id for each in await store.log(key)][-1] == "after:m1"

@@ -20,7 +20,7 @@ from perdure.types import SessionKey
 from storage.sessions import SessionStore
 from tests.conformance.conftest import Backend
 from tests.conformance.events import answer, asked, event, say, summary, user
-from tests.conformance.watch import stored
+from tests.conformance.watch import stored, wait_for_a_lock
 
 KEY = SessionKey(app="counter", user_id="ada", session_id="s1")
 
@@ -167,7 +167,7 @@ async def test_s13_s23_while_it_waits_for(two: Two, happening: str, write: str) 
         return None
 
     two.other._db.write = held  # type: ignore[method-assign]
-    two.other._write_at_once = never  # type: ignore[method-assign]
+    two.other._write_at_once = never  # type: ignore[method-assign, assignment]
     happens = asyncio.create_task(HAPPENINGS[happening](two.other, two.epoch))
     await about_to.wait()
     writes = asyncio.create_task(WRITES[write](two.late, two.epoch))
@@ -291,20 +291,3 @@ def check(refused: BaseException | None, happening: str, write: str) -> None:
         assert isinstance(refused, ArtifactNotFound), "what was staged for it went with its session"
     else:
         assert isinstance(refused, StaleEpoch), refused
-
-
-async def wait_for_a_lock(store: SessionStore) -> None:
-    """Until somebody waits for one."""
-
-    async def waits(conn: AsyncConnection) -> bool:
-        query = (
-            "SELECT count(*) FROM pg_stat_activity"
-            " WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        )
-        return bool((await conn.exec_driver_sql(query)).scalar_one())
-
-    async with asyncio.timeout(30):
-        while True:
-            if await store._db.read(waits):
-                return
-            await asyncio.sleep(0.01)

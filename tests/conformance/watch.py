@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +14,7 @@ from storage.engine import Database
 from storage.schema import metadata
 from storage.sessions import SessionStore
 
-__all__ = ["Broken", "breaking", "query", "statements", "stored"]
+__all__ = ["Broken", "breaking", "query", "statements", "stored", "wait_for_a_lock"]
 
 
 class Broken(Exception):
@@ -62,6 +63,23 @@ async def query(database: Database, sql: str) -> list[dict[str, Any]]:
         return [dict(row._mapping) for row in await conn.execute(text(sql))]
 
     return await database.read(work)
+
+
+async def wait_for_a_lock(store: SessionStore) -> None:
+    """Until somebody waits for one."""
+
+    async def waits(conn: AsyncConnection) -> bool:
+        query = (
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        return bool((await conn.exec_driver_sql(query)).scalar_one())
+
+    async with asyncio.timeout(30):
+        while True:
+            if await store._db.read(waits):
+                return
+            await asyncio.sleep(0.01)
 
 
 @contextmanager

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import httpx2
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from gateway.app import PUBLIC
-from tests.gateway.harness import Gateway, path_of
+from gateway.services import names_user
+from tests.gateway.harness import Gateway, open_gateway, path_of
 from tests.gateway.test_sessions_routes import is_problem
 
 OPEN = {"/openapi.json", "/health", "/healthz", "/livez"}
@@ -30,7 +35,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "adkUpdateMemory": {"sessionId": "s1"},
 }
 """What routes need that would else refuse the request before they look at whom it names."""
-HARMLESS = {"adkVersion", "adkListApps", "adkFinalizeCredentials"}
+HARMLESS = {"adkVersion", "adkListApps", "adkFinalizeCredentials", "adkTelemetry"}
 """Routes that tell a user only of the apps that the token reaches, or say that they do nothing."""
 
 
@@ -97,37 +102,93 @@ async def test_with_a_bad_token_nothing_is_reached(sqlite_gateway: Gateway, toke
     is_problem(answer, 401, "unauthenticated")
 
 
-async def test_s21_another_users_session_is_beyond_every_route(gateway: Gateway) -> None:
-    """Ann's token is tried on Bob's session; of what is there, and of what is not, it learns the same."""
+@dataclass
+class Trial:
+    """Ann's token is tried on Bob's session; it has to learn the same of what is there and of what is not."""
+
+    gateway: Gateway
+    thief: httpx2.AsyncClient
+    bob: str
+    secret: str
+
+    async def of(self, method: str, path: str, name: str) -> None:
+        """Try one route; raises AssertionError if it tells, or does, what it must not."""
+        for user in (self.bob, f"nobody-{self.bob}"):
+            answer = await tried(self.thief, method, path, name, user)
+            told = answer.text
+            assert self.secret not in told, (method, path, told)
+            if is_about_the_app(path) and answer.status_code != 403:
+                same = await tried(self.gateway.http, method, path, name, user)
+                assert told == same.text, f"{method} {path} depends on who asks"
+            else:
+                assert answer.status_code == 403, (method, path, told)
+
+    async def state(self) -> tuple[str, ...]:
+        """All that there is of Bob's session."""
+        session = f"/apps/counter/users/{self.bob}/sessions/s1"
+        answers = [await self.gateway.http.get(session + what) for what in ("/status", "/events", "/files")]
+        return tuple(answer.text for answer in answers)
+
+
+@asynccontextmanager
+async def trial_of(gateway: Gateway) -> AsyncIterator[Trial]:
+    """Bob has a session s1, with a secret in all that a session has; Ann has nothing but a token."""
     ann, bob = f"ann-{uuid.uuid4().hex[:6]}", f"bob-{uuid.uuid4().hex[:6]}"
-    key = gateway.key(user=bob)
-    made = await gateway.http.post(
-        "/apps/counter/sessions",
-        json={
-            "userId": bob,
-            "sessionId": "s1",
-            "metadata": {"secret": key.session_id},
-            "state": {"secret": 1},
-        },
-    )
-    assert made.status_code == 201, made.text
+    secret = uuid.uuid4().hex
     bobs = f"/apps/counter/users/{bob}/sessions/s1"
-    await gateway.http.put(f"{bobs}/files/a.txt", content=key.session_id.encode())
-    before = (await gateway.http.get(f"{bobs}/status")).json()
+    told = {"secret": secret}
+    body = {"userId": bob, "sessionId": "s1", "metadata": told, "state": told}
+    for answer in (
+        await gateway.http.post("/apps/counter/sessions", json=body),
+        await gateway.http.patch(bobs, json={"stateDelta": {"said": secret}}),
+        await gateway.http.put(f"{bobs}/files/a.txt", content=secret.encode()),
+    ):
+        assert answer.status_code in (200, 201), answer.text
     async with gateway.client_of(ann) as thief:
+        trial = Trial(gateway, thief, bob, secret)
+        assert all(secret in text for text in (await trial.state())[:2])
+        yield trial
+
+
+async def test_s21_another_users_session_is_beyond_every_route(gateway: Gateway) -> None:
+    async with trial_of(gateway) as trial:
+        before = await trial.state()
         for method, path, name in routes_of(gateway.app):
-            if path in OPEN or name in HARMLESS:
-                continue
-            for user in (bob, f"nobody-{ann}"):
-                answer = await tried(thief, method, path, name, user)
-                told = answer.text
-                assert key.session_id not in told, (method, path, told)
-                if is_about_the_app(path) and answer.status_code != 403:
-                    same = await tried(gateway.http, method, path, name, user)
-                    assert told == same.text, f"{method} {path} depends on who asks"
-                else:
-                    assert answer.status_code == 403, (method, path, told)
-    assert (await gateway.http.get(f"{bobs}/status")).json() == before
+            if path not in OPEN and name not in HARMLESS:
+                await trial.of(method, path, name)
+        assert await trial.state() == before
+
+
+LEAKS = ("/apps/{app}/leak", "/leak", "/apps/{app}/users/{user}/leak", "/dev/apps/{app}/leak", "/plain")
+
+
+@pytest.mark.parametrize("path", LEAKS)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_the_trial_finds_a_route_that_forgets_to_check(
+    sqlite_gateway: Gateway, path: str, method: str
+) -> None:
+    """Routes as somebody might add them, which tell of whom the request names, whoever asks."""
+    store = sqlite_gateway.world.store
+
+    @names_user
+    async def leak(request: Request) -> Response:
+        body = {} if request.method == "GET" else await request.json()
+        named = {**request.query_params, **body, **request.path_params}
+        user = named.get("user", named.get("userId"))
+        page = await store.list_sessions("counter", user)
+        return JSONResponse([dict(session.metadata) for session in page.sessions])
+
+    async with open_gateway(sqlite_gateway.world) as leaky, trial_of(leaky) as trial:
+        if path == "/plain":  # past FastAPI, and so past its dependencies
+            leaky.app.router.routes.insert(0, Route(path, leak, methods=[method]))
+        else:
+            leaky.app.add_api_route(path, leak, methods=[method])
+            route = leaky.app.router.routes.pop()
+            leaky.app.router.routes.insert(0, route)
+        there = [found for found in routes_of(leaky.app) if found[:2] == (method, path)]
+        assert there, "routes_of finds it by itself"
+        with pytest.raises(AssertionError):
+            await trial.of(*there[0])
 
 
 def is_about_the_app(path: str) -> bool:

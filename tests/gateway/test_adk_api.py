@@ -13,9 +13,11 @@ import pytest
 
 from gateway.adk_events import event_json
 from gateway.adk_secrets import without_secrets
+from gateway.wire import one_line
 from integrations.adk_json.events import META
 from perdure.testing import call, say, think
 from perdure.types import Event, JsonObject, SessionKey
+from storage.feed import Answering
 from tests.gateway.harness import Gateway, path_of
 from tests.integration.harness import until
 
@@ -187,6 +189,78 @@ async def test_a_stream_tells_of_an_error_as_google_adk_does(sqlite_gateway: Gat
     assert (answer.status_code, list(answer.json())) == (409, ["detail"])
 
 
+async def test_a_silent_stream_says_that_it_is_there(sqlite_gateway: Gateway) -> None:
+    """By comments: google-adk's clients take the lines that begin with ``data:``, and pass over others."""
+    sqlite_gateway.app.state.services.streams.heartbeat = 0.05
+    key, model = await made(sqlite_gateway), sqlite_gateway.world.gemini
+    model.script(say("Here it is."))
+    model.hang(after=1)
+    async with sqlite_gateway.http.stream("POST", "/run_sse", json=asked(key)) as response:
+        assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert response.headers["x-accel-buffering"] == "no"
+        lines = response.aiter_lines()
+        beats = [line async for line in first_of(lines, 4) if line]
+        assert beats == [": still here"] * 2
+        await model.wait_in_flight()
+        model.release()
+        said = [json.loads(line[5:]) async for line in lines if line.startswith("data:")]
+    assert texts(said) == ["Here it is."]
+
+
+async def first_of(lines: AsyncIterator[str], count: int) -> AsyncIterator[str]:
+    for _ in range(count):
+        yield await anext(lines)
+
+
+async def test_half_a_character_ends_no_stream(sqlite_gateway: Gateway) -> None:
+    """A model's server may cut its pieces anywhere; the other half is in the next one."""
+    key, model = await made(sqlite_gateway), sqlite_gateway.world.gemini
+    model.script(say("Done."))
+    model.hang(after=1)
+    body = asked(key, streaming=True, invocationId="i")
+    feed = sqlite_gateway.world.store.feed
+    async with streamed(sqlite_gateway, body) as events:
+        first = await anext(events)
+        epoch = (await sqlite_gateway.world.store.get(key)).epoch
+        answering = Answering(
+            event_id=first["id"], invocation_id="i", author="counter", epoch=epoch, after=1, attempt=99
+        )
+        with feed.preview(key, answering) as preview:
+            preview.add({"role": "model", "parts": [{"text": "a \ud83c"}]})
+            assert texts([await anext(events)]) == ["a \ud83c"]
+        model.release()
+        assert texts([event async for event in events])[-1:] == ["Done."]
+
+
+async def test_what_nobody_foresaw_is_told_within_the_stream(
+    sqlite_gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = await made(sqlite_gateway)
+
+    async def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("what a user said")
+
+    monkeypatch.setattr(sqlite_gateway.world.runner, "ask", broken)
+    async with streamed(sqlite_gateway, asked(key)) as events:
+        [told] = [event async for event in events]
+    assert told["error_details"]["error_type"] == "InternalError"
+    assert "user said" not in json.dumps(told)
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ({"a": "汉\n字"}, '{"a":"汉\\n字"}'),
+        ({"a": "\ud83c"}, '{"a":"\\ud83c"}'),
+        ({"a": [float("nan"), float("inf"), 1.5]}, '{"a":[null,null,1.5]}'),
+        ({"\ud83c": float("nan")}, '{"\\ud83c":null}'),
+    ],
+)
+def test_one_line_of_json_can_be_read_by_everybody(data: JsonObject, text: str) -> None:
+    assert one_line(data) == text
+    assert json.loads(one_line(data).encode()) is not None
+
+
 async def test_a_turn_that_was_cancelled_says_so(sqlite_gateway: Gateway) -> None:
     key = await made(sqlite_gateway)
     sqlite_gateway.world.gemini.hang()
@@ -217,6 +291,70 @@ async def test_a_message_does_not_speak_for_the_model_or_a_tool(
     assert answer.status_code == 400
     assert words in answer.json()["detail"]
     assert await sqlite_gateway.world.kinds(key) == []
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"text": "Hello", "mediaProcessing": None, "inlineData": None},
+        {"text": "Hello", "mediaResolution": {"level": None}},
+        {"text": "Hello", "mediaResolution": {"level": "MEDIA_RESOLUTION_OF_A_LATER_RELEASE"}},
+    ],
+)
+async def test_fields_that_are_null_or_new_are_taken(sqlite_gateway: Gateway, part: JsonObject) -> None:
+    key = await made(sqlite_gateway)
+    sqlite_gateway.world.gemini.script(say("Hi."))
+    message = {"role": "user", "parts": [part]}
+    assert texts(await run(sqlite_gateway, asked(key, None, newMessage=message))) == ["Hi."]
+    saved = await sqlite_gateway.http.post(
+        path_of(key, "/artifacts"), json={"filename": "a", "artifact": part}
+    )
+    assert saved.status_code == 200, saved.text
+    first = {"sessionId": f"{key.session_id}-2", "events": [{"content": message}]}
+    begun = await sqlite_gateway.http.post(path_of(key).rpartition("/")[0], json=first)
+    assert begun.status_code == 200, begun.text
+    assert texts((await sqlite_gateway.http.get(path_of(key) + "-2")).json()["events"]) == ["Hello"]
+
+
+@pytest.mark.parametrize("wrong", [5, 0.5, {}, [], True])
+async def test_fields_of_another_kind_are_refused(sqlite_gateway: Gateway, wrong: object) -> None:
+    key = await made(sqlite_gateway)
+    message = {"role": "user", "parts": [{"text": "Hello", "mediaProcessing": wrong}]}
+    for path, body in (
+        ("/run", asked(key, None, newMessage=message)),
+        (path_of(key, "/artifacts"), {"filename": "a", "artifact": message["parts"][0]}),
+        (path_of(key).rpartition("/")[0], {"events": [{"content": message}]}),
+        (
+            path_of(key).rpartition("/")[0],
+            {"events": [{"usageMetadata": {"trafficType": wrong, "promptTokenCount": 1}}]},
+        ),
+    ):
+        answer = await sqlite_gateway.http.post(path, json=body)
+        assert (answer.status_code, list(answer.json())) == (422, ["detail"]), answer.text
+
+
+async def test_what_another_api_took_is_shown_here(sqlite_gateway: Gateway) -> None:
+    """Ours takes any content that a later release of genai's may know."""
+    key = await made(sqlite_gateway)
+    part = {"text": "Hello", "mediaProcessing": 5, "ofALaterRelease": {"a": None}}
+    event = Event(id="e:e", invocation_id="e", author="user", content={"role": "user", "parts": [part]})
+    await sqlite_gateway.world.store.append(key, event)
+    answer = await sqlite_gateway.http.get(path_of(key))
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["events"][0]["content"]["parts"] == [part]
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST", "DELETE", "PATCH", "OPTIONS"])
+async def test_what_the_web_ui_only_reads_cannot_be_changed(sqlite_gateway: Gateway, method: str) -> None:
+    for path in (
+        "/dev/apps/counter/build_graph",
+        "/dev/apps/counter/eval-sets",
+        "/dev/apps/counter/debug/trace/e1",
+    ):
+        answer = await sqlite_gateway.http.request(method, path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, "GET"), path
+        assert answer.json() == {"detail": "Method Not Allowed"}
+    assert (await sqlite_gateway.http.request(method, "/dev/apps/counter/eval-sets/x")).status_code == 501
 
 
 async def test_calls_without_ids_get_the_same_one_in_every_answer(sqlite_gateway: Gateway) -> None:
@@ -341,6 +479,14 @@ async def test_a_users_token_reaches_that_user_alone(sqlite_gateway: Gateway) ->
 async def test_what_the_web_ui_asks_for(sqlite_gateway: Gateway, path: str, status: int, body: Any) -> None:
     answer = await sqlite_gateway.http.get(f"/dev/apps/counter/{path}")
     assert (answer.status_code, answer.json()) == (status, body)
+
+
+async def test_the_web_ui_sends_no_telemetry_and_asks_nobody_about_it(sqlite_gateway: Gateway) -> None:
+    """Without an answer it puts up a question that cannot be closed, whenever it starts."""
+    async with sqlite_gateway.client_of("ann") as client:
+        answer = await client.get("/config/telemetry")
+        assert (answer.status_code, answer.json()) == (200, {"telemetry": False})
+        assert (await client.post("/config/telemetry", json={"telemetry": True})).status_code == 405
 
 
 async def test_the_web_ui_is_told_of_the_tools(sqlite_gateway: Gateway) -> None:

@@ -51,6 +51,6 @@ async def test_the_examples_run(sqlite_gateway: Gateway) -> None:
 
 def test_every_code_in_it_is_one() -> None:
     known = {code_of(kind) for kind in STATUSES}
-    known |= {"route-not-found", "range-not-satisfiable", "signing-keys-unavailable"}
+    known |= {"route-not-found", "range-not-satisfiable", "method-not-allowed", "signing-keys-unavailable"}
     table = PAGE[PAGE.index("| status | codes |") : PAGE.index("A turn that fails is no error")]
     assert set(re.findall(r"`([a-z]+-[a-z-]+)`", table)) <= known

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from temporalio.service import RPCError, RPCStatusCode
 
+from gateway import listening
 from gateway.access import Access
 from gateway.app import create_app
 from gateway.problems import STATUSES, HttpProblem, problem_of
@@ -20,6 +23,7 @@ from perdure.errors import (
     InternalError,
     InvalidRequest,
     PerdureError,
+    RequestTimeout,
     TemporalUnavailable,
     TooLarge,
     VersionMismatch,
@@ -27,7 +31,7 @@ from perdure.errors import (
     error_of,
 )
 from perdure.registry import Registry
-from tests.gateway.harness import Gateway, path_of
+from tests.gateway.harness import Gateway, Tokens, path_of
 from tests.gateway.test_sessions_routes import is_problem
 
 CLASSES = [
@@ -184,6 +188,109 @@ class TestSizes:
         is_problem(refused, 413, "too-large")
 
 
+class TestPatience:
+    """Who sends its request drop by drop keeps nothing busy for long."""
+
+    async def test_a_body_that_stops_coming_is_given_up(self) -> None:
+        async def stuck() -> AsyncIterator[bytes]:
+            yield b'{"userId": '
+            await asyncio.Event().wait()
+
+        headers = {"content-type": "application/json"}
+        async with client_of(GatewayOptions(body_patience=0.05)) as (http, _):
+            for path in ("/apps/a/sessions", "/run", "/apps/a/users/u/sessions/s/messages"):
+                answer = await http.post(path, content=stuck(), headers=headers)
+                is_problem(answer, 408, "request-timeout")
+                assert answer.headers["connection"] == "close"
+
+    async def test_one_that_comes_drop_by_drop_too(self) -> None:
+        async def drops() -> AsyncIterator[bytes]:
+            while True:
+                yield b" "
+                await asyncio.sleep(0.01)
+
+        headers = {"content-type": "application/json"}
+        async with client_of(GatewayOptions(body_patience=0.1)) as (http, _):
+            answer = await http.post("/apps/a/sessions", content=drops(), headers=headers)
+        is_problem(answer, 408, "request-timeout")
+
+    async def test_an_upload_that_stops_is_no_artifact(self, sqlite_gateway: Gateway) -> None:
+        async def stuck() -> AsyncIterator[bytes]:
+            yield b"x" * 100_000
+            await asyncio.Event().wait()
+
+        key = sqlite_gateway.key()
+        await sqlite_gateway.http.post(path_of(key, "/messages"), json={"text": "Add one."})
+        options = GatewayOptions(body_patience=0.05)
+        app = create_app(sqlite_gateway.world.runner, Access(), agents=Registry(), options=options)
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://x") as http:
+            answer = await http.put(path_of(key, "/files/a"), content=stuck())
+        is_problem(answer, 408, "request-timeout")
+        said = answer.json()
+        assert isinstance(error_of(said["code"], said["detail"]), RequestTimeout)
+        assert await sqlite_gateway.world.store.list_artifacts(key) == []
+
+    async def test_who_has_sent_it_all_may_wait_for_its_answer(self) -> None:
+        async with client_of(GatewayOptions(body_patience=0.05)) as (http, router):
+
+            @router.post("/slow")
+            async def slow(request: Request) -> dict[str, bool]:
+                await request.body()
+                await asyncio.sleep(0.2)
+                return {"there": not await request.is_disconnected()}
+
+            assert (await http.post("/slow", content=b"all of it")).json() == {"there": True}
+
+    @pytest.mark.parametrize("sent", [b"", b"G", b"GET /livez HTTP/1.1\r\nhost: x\r\n"])
+    async def test_a_connection_that_brings_no_whole_head_is_cut(
+        self, sqlite_gateway: Gateway, monkeypatch: pytest.MonkeyPatch, sent: bytes
+    ) -> None:
+        monkeypatch.setattr(listening, "HEAD_WITHIN", 0.05)
+        reader, writer = await connected(sqlite_gateway)
+        writer.write(sent)
+        assert await ended(reader) == b""
+        writer.close()
+
+    async def test_one_that_goes_on_after_a_request_and_stops_is_cut_too(
+        self, sqlite_gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        reader, writer = await connected(sqlite_gateway)
+        whole = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
+        for _ in range(2):
+            writer.write(whole)
+            assert await reader.readuntil(b'{"alive":true}')
+        monkeypatch.setattr(listening, "HEAD_WITHIN", 0.05)
+        writer.write(whole[:9])
+        assert await ended(reader) == b""
+        writer.close()
+
+    async def test_one_that_has_been_asked_may_take_its_time(
+        self, sqlite_gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(listening, "HEAD_WITHIN", 0.3)
+        key, model = sqlite_gateway.key(), sqlite_gateway.world.gemini
+        model.hang()
+        asking = asyncio.create_task(sqlite_gateway.http.post(path_of(key, "/messages"), json={"text": "hi"}))
+        await model.wait_in_flight()
+        await asyncio.sleep(0.6)  # what must not be cut has no signal
+        model.release()
+        assert (await asking).status_code == 200
+
+
+async def connected(gateway: Gateway) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    url = urlsplit(gateway.url)
+    return await asyncio.open_connection(url.hostname, url.port)
+
+
+async def ended(reader: asyncio.StreamReader) -> bytes:
+    """What comes until the connection is closed, or cut."""
+    async with asyncio.timeout(30):
+        try:
+            return await reader.read()
+        except ConnectionResetError:
+            return b""
+
+
 async def test_a_token_that_asks_too_often_is_told_when_to_come_back() -> None:
     async with client_of(GatewayOptions(), Access(rates=Rates(0.001, 2))) as (http, _):
         answers = [await http.get("/list-apps") for _ in range(3)]
@@ -201,6 +308,22 @@ async def test_every_response_has_the_security_headers(sqlite_gateway: Gateway) 
         assert headers["x-frame-options"] == "DENY"
         assert headers["cache-control"] == "no-store"
         assert "server" not in headers
+
+
+async def test_a_refusal_has_them_too() -> None:
+    options = GatewayOptions(body_limit=10, hosts=("127.0.0.1",))
+    open_to_all, closed = Access(rates=Rates(0.001, 1)), Access([Tokens()])
+    async with client_of(options, closed) as (nobody, _), client_of(options, open_to_all) as (http, _):
+        answers = [
+            await nobody.get("/list-apps"),
+            await http.get("/list-apps", headers={"host": "evil.example"}),
+            await http.post("/run", content=b"x" * 11),
+            await http.get("/list-apps"),
+        ]
+    assert [answer.status_code for answer in answers] == [401, 403, 413, 429]
+    for answer in answers:
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
 async def test_it_says_that_it_is_there_and_ready(sqlite_gateway: Gateway) -> None:

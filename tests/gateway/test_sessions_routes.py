@@ -134,6 +134,32 @@ class TestUpdate:
         other = await gateway.http.patch(path, json={**body, "stateDelta": {"x": 2}}, headers=headers)
         is_problem(other, 409, "event-conflict")
 
+    @pytest.mark.parametrize("version", [True, False, "1", 1.5, -1, 2**54])
+    async def test_a_version_is_a_whole_number(self, sqlite_gateway: Gateway, version: object) -> None:
+        path = path_of(sqlite_gateway.key())
+        refused = await sqlite_gateway.http.patch(path, json={"expectedVersion": version})
+        is_problem(refused, 422, "invalid-request")
+        find = {"metadata": {}, "limit": version}
+        is_problem(
+            await sqlite_gateway.http.post("/apps/counter/sessions:find", json=find), 422, "invalid-request"
+        )
+
+    async def test_one_that_changes_nothing_is_answered_and_leaves_no_trace(self, gateway: Gateway) -> None:
+        made = await created(gateway, sessionId="s1", state={"x": 1}, metadata={"y": 2})
+        path = f"/apps/counter/users/{made['userId']}/sessions/s1"
+        nothing: list[dict[str, object]] = [{}, {"metadata": {}}, {"stateDelta": {}, "metadata": {}}]
+        for body in (*nothing, {"expectedVersion": made["version"]}):
+            answer = await gateway.http.patch(path, json=body)
+            assert (answer.status_code, answer.json()) == (200, made), body
+        assert (await gateway.http.get(path + "/events")).json()["events"] == []
+        # It may be asked to tell whether somebody else changed the session meanwhile.
+        elsewhere = await gateway.http.patch(path, json={"expectedVersion": made["version"] + 1})
+        is_problem(elsewhere, 409, "version-mismatch")
+        is_problem(await gateway.http.patch(path + "x", json={}), 404, "session-not-found")
+        assert (await gateway.http.post(path + "/end")).status_code == 200
+        assert (await gateway.http.patch(path, json={})).json()["endedAt"]
+        is_problem(await gateway.http.patch(path, json={"stateDelta": {"x": 2}}), 409, "session-ended")
+
     async def test_two_ids_of_one_request_are_refused(self, sqlite_gateway: Gateway) -> None:
         answer = await sqlite_gateway.http.patch(
             "/apps/counter/users/ann/sessions/s1", json={"requestId": "a"}, headers={"Idempotency-Key": "b"}

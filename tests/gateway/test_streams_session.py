@@ -99,6 +99,24 @@ async def test_a_silent_stream_says_that_it_is_there(gateway: Gateway) -> None:
             await stream.until(lambda message: message.comment is not None)
 
 
+async def test_every_line_of_a_stream_ends_in_the_same_way(sqlite_gateway: Gateway) -> None:
+    """So that a reader which splits a stream at its blank lines finds them all."""
+    sqlite_gateway.app.state.services.streams.heartbeat = 0.05
+    key, came = await written(sqlite_gateway, 2), ""
+    headers = {"accept": "text/event-stream"}
+    async with sqlite_gateway.http.stream("GET", path_of(key, "/events"), headers=headers) as response:
+        async for text in response.aiter_text():
+            came += text
+            if came.count("still here") > 1:
+                break
+    assert "\r" not in came
+    assert [message.partition("\n")[0] for message in came.split("\n\n")][:3] == [
+        "id: 1",
+        "id: 2",
+        ": still here",
+    ]
+
+
 async def test_what_nobody_told_of_is_found_by_the_clock(gateway: Gateway) -> None:
     """A process may die between its commit and telling of it."""
     gateway.app.state.services.streams.heartbeat = 0.2

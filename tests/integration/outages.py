@@ -153,9 +153,11 @@ class Talk:
 
     def again(self, message_id: str) -> asyncio.Task[Answer]:
         """Send a message once more."""
-        return asyncio.create_task(
-            self.world.runner.ask(self.key, self.says(message_id), message_id=message_id)
-        )
+        return self.send(self.says(message_id), message_id)
+
+    def send(self, text: str, message_id: str) -> asyncio.Task[Answer]:
+        """Send a message of any text."""
+        return asyncio.create_task(self.world.runner.ask(self.key, text, message_id=message_id))
 
     async def held(self, tries: int = 1) -> None:
         """A tool waits at the gate."""

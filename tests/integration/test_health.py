@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from starlette.applications import Starlette
@@ -25,8 +26,10 @@ from perdure.errors import InvalidOption
 from perdure.settings import Settings
 from perdure.testing import StandIn
 from storage.sessions import SessionStore
+from tests.conformance.servers import BUCKET, s3_server
 from tests.integration.crashes import AGENTS, ROOT
 from tests.integration.harness import until
+from tests.integration.proxy import Proxy
 from tests.integration.test_crashes import open_stage
 from tests.integration.test_shutdown import ENOUGH, Deployed
 
@@ -46,11 +49,13 @@ async def healthz(port: int) -> tuple[int, Any]:
 
 
 @asynccontextmanager
-async def worker_with(settings: Settings, folder: Path) -> AsyncIterator[tuple[Process, int]]:
+async def worker_with(
+    settings: Settings, folder: Path, variables: Mapping[str, str] | None = None
+) -> AsyncIterator[tuple[Process, int]]:
     """``perdure worker`` with a probe; the process and the probe's port."""
     port = free_port()
     given = settings.model_copy(update={"health_address": f"127.0.0.1:{port}"})
-    environment = {**environment_of(given), "PATH": "/usr/bin:/bin", "HOME": str(folder)}
+    environment = {**environment_of(given), "PATH": "/usr/bin:/bin", "HOME": str(folder), **(variables or {})}
     command = [sys.executable, "-m", "perdure", "worker"]
     process = Process("worker", command, log=folder / "worker.log", env=environment, cwd=ROOT)
     process.start()
@@ -122,6 +127,45 @@ async def test_a_worker_is_ready_while_all_it_needs_answers_and_alive_anyhow(
             checked.start()
             assert await checked.wait(60) == 1
             assert "no worker answers" in checked.tail()
+
+
+async def test_a_worker_whose_bucket_or_temporal_is_away_is_alive_and_not_ready(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path / 'perdure.db'}"
+    await (await SessionStore.open(database, "memory://health", migrate=True)).close()
+    with s3_server() as variables:
+        port = urlsplit(variables["AWS_ENDPOINT_URL"]).port
+        assert port is not None
+        async with TemporalServer(tmp_path / "temporal") as temporal, Proxy(port) as s3, StandIn() as gemini:
+            settings = Settings(
+                _env_file=None,
+                database_url=database,
+                artifacts_url=f"s3://{BUCKET}/health",
+                temporal_address=temporal.address,
+                task_queue=tmp_path.name,
+                agents=(AGENTS,),
+                model_base_url=gemini.url,
+            )
+            variables["AWS_ENDPOINT_URL"] = s3.url(variables["AWS_ENDPOINT_URL"])
+            async with worker_with(settings, tmp_path, variables) as (process, probe):
+                await told(probe, {})
+                s3.down()
+                assert (await told(probe, {"artifacts": ...}))["artifacts"]
+                s3.up()
+                await told(probe, {})
+                s3.hold()
+                assert "no answer in" in (await told(probe, {"artifacts": ...}))["artifacts"]
+                assert await asyncio.to_thread(get, probe, "/livez") == (200, {"alive": True})
+                s3.let_pass()
+                await told(probe, {})
+                await temporal.kill()
+                assert (await told(probe, {"temporal": ...}))["temporal"]
+                s3.down()
+                await told(probe, {"artifacts": ..., "temporal": ...})
+                assert await asyncio.to_thread(get, probe, "/livez") == (200, {"alive": True})
+                s3.up()
+                await temporal.start()
+                await told(probe, {})
+                assert process.running
 
 
 async def test_a_worker_that_stops_is_not_ready_any_more(temporal: TemporalServer, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A worker's limit on concurrent calls of the model: what finds no room waits, and is not lost."""
+"""A worker's limits on concurrent calls: what finds no room waits, is not lost, and holds up nothing else."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import asyncio
 from embedded.temporal import TemporalServer
 from perdure import Agent, Compaction
 from perdure.settings import Settings
+from perdure.testing import call, say
+from perdure.types import SessionKey
 from storage.sessions import SessionStore
-from tests.integration.agents import AGENTS
-from tests.integration.harness import open_world, until
+from tests.integration.agents import AGENTS, add, gate, wait_at_gate
+from tests.integration.harness import World, open_world, until
 
 SUMMED = Agent(name="summed", compaction=Compaction(interval=1))
+PATIENT = Agent(name="patient", tools=[wait_at_gate, add])
 TWO = Settings(_env_file=None, max_concurrent_model_calls=2)
+FEW = Settings(_env_file=None, max_concurrent_model_calls=2, max_concurrent_tools=1)
 
 
 async def test_no_more_calls_run_at_once_than_allowed_and_all_get_their_turn(
@@ -54,3 +58,80 @@ async def test_a_summary_takes_a_place_of_the_same_limit(
         assert len(world.gemini.model_calls()) == 1, "the turn waits for the summary"
         world.gemini.release()
         assert (await turn).status == "answered"
+
+
+async def begun(world: World, keys: list[SessionKey]) -> list[SessionKey]:
+    """Those whose turn has got as far as a worker."""
+    return [key for key in keys if await world.store.event(key, "m1:user") is not None]
+
+
+async def test_models_that_hang_hold_up_no_cancel_no_rewind_and_no_tool(
+    temporal: TemporalServer, sqlite_store: SessionStore
+) -> None:
+    async with open_world(temporal.address, sqlite_store, [PATIENT], settings=FEW) as world:
+        gate.reset()
+        calm, past = world.key("patient"), world.key("patient")
+        assert (await world.runner.ask(past, "hello", message_id="m1")).status == "answered"
+        world.gemini.script([call("wait_at_gate", label="calm"), call("add", name="n")], say("calm"))
+        calm_turn = asyncio.create_task(world.runner.ask(calm, "hold", message_id="m1"))
+        await asyncio.wait_for(gate.entered.wait(), 20)
+        world.gemini.hang(contains="poison", times=40)
+        poison = [world.key("patient") for _ in range(20)]
+        turns = {
+            key: asyncio.create_task(world.runner.ask(key, f"poison {key.session_id}", message_id="m1"))
+            for key in poison
+        }
+
+        async def as_many_as_may() -> list[SessionKey]:
+            found = await begun(world, poison)
+            return found if len(world.gemini.in_flight) == 2 and len(found) >= 4 else []
+
+        first, *_, last = await until(as_many_as_may)
+        async with asyncio.timeout(20):
+            gate.open.set()
+
+            async def added() -> bool:
+                return await world.store.event(calm, "m1:t1.1") is not None
+
+            await until(added)
+            await world.runner.rewind(past, "m1")
+            await world.runner.end(past)
+            for key in (first, last):
+                await world.runner.cancel(key)
+                assert (await turns.pop(key)).status == "cancelled"
+        assert not any(turn.done() for turn in turns.values())
+        world.gemini.clear()
+        world.gemini.script(say("calm"), contains="hold")
+        world.gemini.release()
+        assert {answer.status for answer in await asyncio.gather(*turns.values())} == {"answered"}
+        assert (await calm_turn).status == "answered"
+        asked = [request.last_user_text for request in world.gemini.model_calls()]
+        said = [text for text in asked if text.startswith("poison")]
+        assert len(said) == len(set(said)), "what waited for room was asked once"
+
+
+async def test_tools_that_hang_hold_up_no_other_turn(
+    temporal: TemporalServer, sqlite_store: SessionStore
+) -> None:
+    async with open_world(temporal.address, sqlite_store, [PATIENT], settings=FEW) as world:
+        gate.reset()
+        poison = [world.key("patient") for _ in range(12)]
+        world.gemini.script(
+            *[call("wait_at_gate", label=str(n)) for n in range(len(poison))], contains="poison"
+        )
+        turns = {key: asyncio.create_task(world.runner.ask(key, "poison", message_id="m1")) for key in poison}
+
+        async def all_called() -> bool:
+            answers = [await world.store.event(key, "m1:m1") for key in poison]
+            return all(answer is not None for answer in answers)
+
+        await until(all_called)
+        async with asyncio.timeout(20):
+            answer = await world.runner.ask(world.key("patient"), "hello")
+            assert answer.status == "answered"
+            await world.runner.cancel(poison[0])
+            assert (await turns.pop(poison[0])).status == "cancelled"
+        assert len(gate.calls) <= 2, "one at a time"
+        gate.open.set()
+        assert {answer.status for answer in await asyncio.gather(*turns.values())} == {"answered"}
+        assert sorted(gate.calls) == sorted(set(gate.calls)), "what waited for room was tried once"

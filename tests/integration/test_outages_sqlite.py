@@ -38,11 +38,18 @@ class Stage:
         self.path = path
         self.errors: list[str] = []
         self.pages = 2**30
-        sync = world.store._db.engine.sync_engine
+        database = world.store._db
+        sync, write = database.engine.sync_engine, database.write
 
-        @listening.listens_for(sync, "handle_error")
-        def note(context: Any) -> None:
-            self.errors.append(str(context.original_exception))
+        # Not SQLAlchemy's own event: what is said to the driver itself passes it by.
+        async def noted(*args: Any, **options: Any) -> Any:
+            try:
+                return await write(*args, **options)
+            except StorageUnavailable as error:
+                self.errors.append(str(error))
+                raise
+
+        setattr(database, "write", noted)  # noqa: B010 - its type is the database's own, and generic
 
         @listening.listens_for(sync, "checkout")
         def limit(connection: Any, _record: Any, _proxy: Any) -> None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from random import Random
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -15,6 +16,7 @@ from activities.oversize import READ_ARTIFACT, begin_turn
 from embedded.temporal import TemporalServer
 from perdure import Agent, Limits, tool
 from perdure.errors import EventConflict, InvalidMessage, InvocationRewound
+from perdure.settings import Settings
 from perdure.testing import Request, call, say
 from perdure.types import Event, JsonObject, SessionKey
 from storage.blob_keys import is_message, prefix_of
@@ -61,6 +63,14 @@ def picture(data: bytes, **fields: object) -> JsonObject:
 @pytest_asyncio.fixture
 async def world(temporal: TemporalServer, store: SessionStore) -> AsyncIterator[World]:
     async with open_world(temporal.address, store, AGENTS) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture
+async def forgetful_world(temporal: TemporalServer, store: SessionStore) -> AsyncIterator[World]:
+    """Its worker remembers no media."""
+    settings = Settings(_env_file=None, media_cache=0)
+    async with open_world(temporal.address, store, AGENTS, settings=settings) as opened:
         yield opened
 
 
@@ -270,7 +280,10 @@ async def test_a_picture_by_the_model_goes_back_exactly_as_it_came(world: World)
     assert await largest_event(world, key) < 2_000
 
 
-async def test_pictures_above_the_limit_of_a_prompt_are_named_and_a_missing_one_is(world: World) -> None:
+async def test_pictures_above_the_limit_of_a_prompt_are_named_and_a_missing_one_is(
+    forgetful_world: World,
+) -> None:
+    world = forgetful_world
     key = world.key("tight")
     for n in range(3):
         world.gemini.script(say(f"picture {n}"))
@@ -340,6 +353,96 @@ async def test_a_prompt_that_is_too_long_for_the_model_ends_the_turn_and_not_the
     world.gemini.script(say("back again"))
     assert (await world.runner.ask(key, "are you there?")).text == "back again"
     assert "too much" not in asked(world)[-1].text
+
+
+# A message in many parts
+
+
+def words(part: JsonObject) -> str:
+    return str(part["text"])
+
+
+async def test_a_book_in_ten_parts_is_put_away_like_one_in_one(world: World) -> None:
+    key = world.key("plain")
+    chapters = [f"{n} " + "the whale. " * 17_000 for n in range(10)]
+    assert all(len(chapter) < Limits().message_chars for chapter in chapters)
+    content = {"role": "user", "parts": [{"text": text} for text in [*chapters, "What is it about?"]]}
+    world.gemini.script(say("a whale"))
+    await world.runner.ask(key, content=content, message_id="m1")
+    [request] = asked(world)
+    assert size_of(request.contents) < Limits().message_chars + 10 * 4_000
+    said = request.contents[0]["parts"]
+    assert [part.get("text") in chapters for part in said] == [False] * 9 + [True, False]
+    assert words(said[-1]) == "What is it about?"
+    assert READ_ARTIFACT in request.tools
+    for number, chapter in enumerate(chapters[:9]):
+        assert words(said[number]).startswith("[This text has 187,002 characters")
+        assert f"]\n{chapter[:2_000]}\n[" in words(said[number])
+        assert (await world.store.load_artifact(key, f"messages/m1-{number}.txt"))[1] == chapter.encode()
+
+
+async def test_the_longest_go_first_and_short_ones_stay(store: SessionStore) -> None:
+    key = SessionKey(app="limits", user_id="u", session_id="many-parts")
+    texts = ["a" * 3_000, "b" * 9_000, "c" * 5_000, "d" * 7_000, "e" * 3_000]
+    attached = base64.b64encode(b"f" * 8_000).decode()
+    parts: list[JsonObject] = [{"text": text} for text in texts]
+    parts.append({"inlineData": {"mimeType": "text/plain", "data": attached}})
+    event = Event(id="m1:user", invocation_id="m1", author="user", content={"role": "user", "parts": parts})
+    await begin_turn(store, key, event, Limits(message_chars=10_000), epoch=None, reopen=False)
+    stored = await store.event(key, "m1:user")
+    assert stored is not None
+    assert stored.content is not None
+    kept = [part == parts[index] for index, part in enumerate(stored.content["parts"])]
+    assert kept == [True, False, False, False, True, False], "what is left is within the limit"
+    assert "first 2,000 and its last 1,000 characters" in words(stored.content["parts"][2])
+    again = await begin_turn(store, key, event, Limits(message_chars=10_000), epoch=None, reopen=False)
+    assert again.done is None
+    few = Event(
+        id="m2:user",
+        invocation_id="m2",
+        author="user",
+        content={"role": "user", "parts": [{"text": "a" * 3_000}] * 50},
+    )
+    await begin_turn(store, key, few, Limits(message_chars=10_000), epoch=None, reopen=False)
+    found = await store.event(key, "m2:user")
+    assert found is not None
+    assert found.content == few.content, "of a short text as much would stay as goes"
+
+
+# The bytes of media
+
+
+@pytest.mark.parametrize(("megabytes", "reads"), [(64, 1), (0, 4)], ids=["cached", "uncached"])
+async def test_a_picture_is_read_once_by_a_worker_that_remembers_it(
+    temporal: TemporalServer,
+    store: SessionStore,
+    monkeypatch: pytest.MonkeyPatch,
+    megabytes: int,
+    reads: int,
+) -> None:
+    settings = Settings(_env_file=None, media_cache=megabytes)
+    chunks, taken = store._blobs.chunks, 0
+
+    def counted(*args: Any) -> AsyncIterator[bytes]:
+        async def read() -> AsyncIterator[bytes]:
+            nonlocal taken
+            taken += 1
+            async for chunk in chunks(*args):
+                yield chunk
+
+        return read()
+
+    monkeypatch.setattr(store._blobs, "chunks", counted)
+    async with open_world(temporal.address, store, AGENTS, settings=settings) as world:
+        key = world.key("reader")
+        world.gemini.script(call("dump", size=10), call("dump", size=10), say("a cat"), say("still"))
+        await world.runner.ask(key, content={"role": "user", "parts": [picture(PNG)]}, message_id="m1")
+        await world.runner.ask(key, "and now?", message_id="m2")
+        assert [request.contents[0]["parts"] for request in asked(world)] == [[picture(PNG)]] * 4
+        assert taken == reads
+        await world.runner.rewind(key, "m1")
+        await world.runner.ask(key, "do you see it?")
+        assert "inlineData" not in json.dumps(asked(world)[-1].body)
 
 
 # A message that is sent again under other limits

@@ -15,6 +15,7 @@ import signal
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import pytest_asyncio
@@ -165,113 +166,45 @@ STALE = ("StaleEpoch", "SessionNotFound", "InvocationNotFound")
 LOST = ("went through", "StaleEpoch")
 """It found what the winner had stored, and was given that; or it was refused."""
 
+MODEL = partial(Case, late="append", begin=ask)
+TOOL = partial(Case, late="append", time=2, begin=work)
+FILE = partial(Case, late="stage_artifact", begin=work)
+MESSAGE = partial(Case, late="begin_turn")
+CANCEL = partial(Case, late="interrupt", begin=cancelled, became=STALE)
+SUMMARY = partial(Case, late="compaction", begin=compact, before=("b1", "b2"))
+SAVE = partial(Case, late="append", begin=save, before=("b1",))
+REWIND = partial(Case, late="rewind", begin=rewind, before=("b1", "b2"))
+END = partial(Case, late="end", begin=end, before=("b1",), became=STALE)
+
 CASES = [
-    Case(name="model, the retry", late="append", begin=ask, meanwhile=the_retry_commits, became=LOST),
-    Case(name="model, cancel", late="append", begin=ask, meanwhile=a_cancel, became=STALE),
-    Case(name="model, rewind", late="append", begin=ask, meanwhile=a_rewind, became=STALE),
-    Case(
-        name="model, end",
-        late="append",
-        begin=ask,
-        meanwhile=an_end,
-        became=("went through", "SessionEnded", *STALE),
-    ),
-    Case(name="model, delete", late="append", begin=ask, meanwhile=a_delete, became=STALE),
-    Case(name="model, successor", late="append", begin=ask, meanwhile=a_successor, became=STALE),
-    Case(name="tool, the retry", late="append", time=2, begin=work, meanwhile=the_retry_commits, became=LOST),
-    Case(name="tool, cancel", late="append", time=2, begin=work, meanwhile=a_cancel, became=STALE),
-    Case(name="tool, rewind", late="append", time=2, begin=work, meanwhile=a_rewind, became=STALE),
-    Case(name="tool, successor", late="append", time=2, begin=work, meanwhile=a_successor, became=STALE),
-    Case(
-        name="artifact of a tool, the retry",
-        late="stage_artifact",
-        begin=work,
-        meanwhile=the_retry_commits,
-        became=LOST,
-    ),
-    Case(
-        name="artifact of a tool, delete", late="stage_artifact", begin=work, meanwhile=a_delete, became=STALE
-    ),
-    Case(
-        name="first message, the retry",
-        late="begin_turn",
-        begin=ask,
-        meanwhile=the_retry_commits,
-        became=LOST,
-    ),
-    Case(name="first message, cancel", late="begin_turn", begin=ask, meanwhile=a_cancel, became=LOST),
-    Case(name="first message, delete", late="begin_turn", begin=ask, meanwhile=a_delete, became=STALE),
-    Case(name="first message, successor", late="begin_turn", begin=work, meanwhile=a_successor, became=LOST),
-    Case(
-        name="message, delete", late="begin_turn", begin=ask, before=("b1",), meanwhile=a_delete, became=STALE
-    ),
-    Case(name="cancel, delete", late="interrupt", begin=cancelled, meanwhile=a_delete, became=STALE),
-    Case(name="cancel, successor", late="interrupt", begin=cancelled, meanwhile=a_successor, became=STALE),
-    Case(
-        name="summary, the retry",
-        late="compaction",
-        begin=compact,
-        before=("b1", "b2"),
-        meanwhile=the_retry_commits,
-        became=LOST,
-    ),
-    Case(
-        name="summary, successor",
-        late="compaction",
-        begin=compact,
-        before=("b1", "b2"),
-        meanwhile=a_successor,
-        became=STALE,
-    ),
-    Case(
-        name="save, the retry",
-        late="append",
-        begin=save,
-        before=("b1",),
-        meanwhile=the_retry_commits,
-        became=LOST,
-    ),
-    Case(
-        name="save, end",
-        late="append",
-        begin=save,
-        before=("b1",),
-        meanwhile=an_end,
-        became=("went through", "SessionEnded"),
-    ),
-    Case(
-        name="save, successor",
-        late="append",
-        begin=save,
-        before=("b1",),
-        meanwhile=a_successor,
-        became=("ArtifactNotFound", *STALE),
-    ),
-    Case(
-        name="rewind, redo",
-        late="rewind",
-        begin=rewind,
-        before=("b1", "b2"),
-        meanwhile=and_then_redo,
-        became=LOST,
-    ),
-    Case(
-        name="rewind, successor",
-        late="rewind",
-        begin=rewind,
-        before=("b1", "b2"),
-        meanwhile=a_successor,
-        became=STALE,
-    ),
-    Case(
-        name="end, reopened",
-        late="end",
-        begin=end,
-        before=("b1",),
-        meanwhile=and_then_it_is_opened_again,
-        became=STALE,
-    ),
-    Case(name="end, successor", late="end", begin=end, before=("b1",), meanwhile=a_successor, became=STALE),
+    MODEL(name="model, the retry", meanwhile=the_retry_commits, became=LOST),
+    MODEL(name="model, cancel", meanwhile=a_cancel, became=STALE),
+    MODEL(name="model, rewind", meanwhile=a_rewind, became=STALE),
+    MODEL(name="model, end", meanwhile=an_end, became=("went through", "SessionEnded", *STALE)),
+    MODEL(name="model, delete", meanwhile=a_delete, became=STALE),
+    MODEL(name="model, successor", meanwhile=a_successor, became=STALE),
+    TOOL(name="tool, the retry", meanwhile=the_retry_commits, became=LOST),
+    TOOL(name="tool, cancel", meanwhile=a_cancel, became=STALE),
+    TOOL(name="tool, rewind", meanwhile=a_rewind, became=STALE),
+    TOOL(name="tool, successor", meanwhile=a_successor, became=STALE),
+    FILE(name="artifact of a tool, the retry", meanwhile=the_retry_commits, became=LOST),
+    FILE(name="artifact of a tool, delete", meanwhile=a_delete, became=STALE),
+    MESSAGE(name="first message, the retry", begin=ask, meanwhile=the_retry_commits, became=LOST),
+    MESSAGE(name="first message, cancel", begin=ask, meanwhile=a_cancel, became=LOST),
+    MESSAGE(name="first message, delete", begin=ask, meanwhile=a_delete, became=STALE),
+    MESSAGE(name="first message, successor", begin=work, meanwhile=a_successor, became=LOST),
+    MESSAGE(name="message, delete", begin=ask, before=("b1",), meanwhile=a_delete, became=STALE),
+    CANCEL(name="cancel, delete", meanwhile=a_delete),
+    CANCEL(name="cancel, successor", meanwhile=a_successor),
+    SUMMARY(name="summary, the retry", meanwhile=the_retry_commits, became=LOST),
+    SUMMARY(name="summary, successor", meanwhile=a_successor, became=STALE),
+    SAVE(name="save, the retry", meanwhile=the_retry_commits, became=LOST),
+    SAVE(name="save, end", meanwhile=an_end, became=("went through", "SessionEnded")),
+    SAVE(name="save, successor", meanwhile=a_successor, became=("ArtifactNotFound", *STALE)),
+    REWIND(name="rewind, redo", meanwhile=and_then_redo, became=LOST),
+    REWIND(name="rewind, successor", meanwhile=a_successor, became=STALE),
+    END(name="end, reopened", meanwhile=and_then_it_is_opened_again),
+    END(name="end, successor", meanwhile=a_successor),
 ]
 
 

@@ -31,7 +31,7 @@ class PatchedSession(AgentSession):
     async def _take_turn(self, item: Item) -> Reply:
         reply = await super()._take_turn(item)
         if workflow.patched(PATCH):
-            workflow.upsert_memo({"turns": self._totals.turns})
+            workflow.upsert_memo({"turns": self._standing.totals.turns})
         return reply
 
 
@@ -49,5 +49,5 @@ class UnpatchedSession(AgentSession):
 
     async def _take_turn(self, item: Item) -> Reply:
         reply = await super()._take_turn(item)
-        workflow.upsert_memo({"turns": self._totals.turns})
+        workflow.upsert_memo({"turns": self._standing.totals.turns})
         return reply

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
@@ -33,6 +34,8 @@ class Shelf:
 
     def __init__(self) -> None:
         self.files: dict[str, tuple[bytes, str]] = {}
+        self.read: list[str] = []
+        """Whose bytes were read, in order."""
 
     async def stage_artifact(
         self,
@@ -54,10 +57,11 @@ class Shelf:
         data = (await self.load(name, version)).data
 
         async def chunks() -> AsyncIterator[bytes]:
+            self.read.append(name)
             for start in range(0, len(data), 1_000):
                 yield data[start : start + 1_000]
 
-        return SimpleNamespace(size=len(data)), chunks()
+        return SimpleNamespace(size=len(data), blob=hashlib.sha256(data).hexdigest()), chunks()
 
     async def save(self, name: str, data: Source, mime_type: str) -> int:
         raise NotImplementedError("the tool only reads")

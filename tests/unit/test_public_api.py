@@ -19,6 +19,8 @@ HEAVY = (
     "griffe",
     "fsspec",
     "httpx",
+    "httpx2",
+    "perdure.client",
     "storage",
     "activities",
 )
@@ -28,6 +30,8 @@ def test_the_names_are_exactly_these() -> None:
     assert perdure.__all__ == [
         "Agent",
         "Artifact",
+        "AsyncClient",
+        "Client",
         "Compaction",
         "Limits",
         "PerdureError",

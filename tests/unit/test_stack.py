@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 
 from embedded import devfile
 from embedded.devfile import DevFile
+from embedded.errors import DidNotStart
 from embedded.ports import free_port
 from embedded.stack import Stack, environment_of
 from perdure.settings import Settings
@@ -81,6 +83,26 @@ def test_a_port_that_is_named_is_taken_and_remembered(tmp_path: Path) -> None:
     port = free_port()
     assert planned(tmp_path, port=port).temporal.port == port
     assert planned(tmp_path).temporal.port == port
+
+
+def test_a_port_that_is_named_and_not_free_is_refused(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        stack = Stack(["examples.counter"], data=tmp_path, port=0, gateway_port=port, settings=settings())
+        with pytest.raises(DidNotStart, match=f"the gateway needs port {port} of 127.0.0.1, and it is taken"):
+            stack._plan()
+
+
+def test_a_port_of_the_last_run_that_is_not_free_is_replaced_and_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        (tmp_path / "dev.json").write_text(f'{{"gateway_port": {port}}}')
+        stack = Stack(["examples.counter"], data=tmp_path, port=0, settings=settings(), say=said.append)
+        stack._plan()
+    other = str(stack.settings.gateway_address).rpartition(":")[2]
+    assert other != str(port)
+    assert f"port {port} of the last run is taken; using {other} for the gateway" in said
 
 
 def test_commands_in_the_folder_find_the_stack(tmp_path: Path) -> None:

@@ -1,0 +1,62 @@
+"""What holds a session's turn up: what the last try of its step met, as Temporal has it.
+
+The workflow itself does not know. Tries are made without it and cost its history nothing,
+so who wants to know asks the server for the activities that are pending.
+"""
+
+from __future__ import annotations
+
+from temporalio.api.workflow.v1 import PendingActivityInfo
+from temporalio.client import Client
+from temporalio.converter import DataConverter
+from temporalio.exceptions import ApplicationError
+
+from activities.protocol import Failure
+from activities.runtime import KEEPS_TRYING_TO_WRITE
+from perdure.errors import StorageUnavailable
+from workflows.messages import Status
+
+__all__ = ["Work", "work_of"]
+
+_KEPT = (
+    "the step is done, and what came of it is kept until it can be written: the database or the artifacts' "
+    "filesystem is out of order, the worker's log says which; nothing is to be done here"
+)
+
+
+class Work(Status):
+    """What a session is doing now."""
+
+    held_up: Failure | None = None
+    """What the last try of the running step met: the database is away, say. It is tried again by itself."""
+
+
+async def work_of(client: Client, workflow_id: str, status: Status) -> Work:
+    """A session's status, with what holds its turn up, storage before all else.
+
+    Raises:
+        RPCError: there is no such workflow, or Temporal does not answer.
+    """
+    work = Work(**status.model_dump())
+    met = await _all_met(client, workflow_id) if status.doing else []
+    if not met:
+        return work
+    stored = [one for one in met if one.type == StorageUnavailable.__name__]
+    return work.model_copy(update={"held_up": (stored or met)[0]})
+
+
+async def _all_met(client: Client, workflow_id: str) -> list[Failure]:
+    described = (await client.get_workflow_handle(workflow_id).describe()).raw_description
+    found = [await _met(one, client.data_converter) for one in described.pending_activities]
+    return [one for one in found if one is not None]
+
+
+async def _met(pending: PendingActivityInfo, converter: DataConverter) -> Failure | None:
+    details = await converter.decode(pending.heartbeat_details.payloads)
+    if details[2:3] == [KEEPS_TRYING_TO_WRITE]:
+        return Failure(type=StorageUnavailable.__name__, message=_KEPT)
+    if not pending.HasField("last_failure"):
+        return None
+    error = await converter.decode_failure(pending.last_failure)
+    kind = error.type if isinstance(error, ApplicationError) else None
+    return Failure(type=kind or type(error).__name__, message=str(error.args[0] if error.args else error))

@@ -1,0 +1,65 @@
+"""Waiting for a session only as long as there is a worker that could answer.
+
+Temporal itself waits for ever: an update that no worker has taken is not in any history yet,
+and the client asks for it again and again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.client import Client
+
+from perdure.errors import TemporalUnavailable
+
+__all__ = ["LOOK_EVERY", "while_served"]
+
+T = TypeVar("T")
+
+LOOK_EVERY = 30.0
+"""Seconds without an answer after which it is looked whether a worker is there."""
+_FRESH = timedelta(seconds=90)
+"""A worker that was killed stays in the list for minutes; one that lives polls at least once a minute."""
+
+
+async def while_served(client: Client, task_queue: str, call: Coroutine[Any, Any, T]) -> T:
+    """The result of a call to a workflow.
+
+    Args:
+        client: of the namespace.
+        task_queue: the workflow's.
+        call: what is waited for; it is cancelled with this.
+
+    Raises:
+        TemporalUnavailable: it took long, and no worker polls the queue.
+    """
+    calling = asyncio.create_task(call)
+    try:
+        while not (await asyncio.wait([calling], timeout=LOOK_EVERY))[0]:
+            if not await _is_polled(client, task_queue):
+                raise TemporalUnavailable(
+                    f"no worker polls the task queue {task_queue}, so nothing is done now; "
+                    "start one, and send the same again under its id"
+                )
+        return calling.result()
+    finally:
+        calling.cancel()
+        await asyncio.gather(calling, return_exceptions=True)
+
+
+async def _is_polled(client: Client, task_queue: str) -> bool:
+    queue = await client.workflow_service.describe_task_queue(
+        DescribeTaskQueueRequest(
+            namespace=client.namespace,
+            task_queue=TaskQueue(name=task_queue),
+            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+        )
+    )
+    oldest = datetime.now(UTC) - _FRESH
+    return any(one.last_access_time.ToDatetime(UTC) > oldest for one in queue.pollers)

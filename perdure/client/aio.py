@@ -1,0 +1,362 @@
+"""The client that is awaited. :mod:`perdure.client.sync` is the same, and blocks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
+from types import TracebackType
+
+import httpx2
+
+from perdure.client import calls
+from perdure.client.aio_artifacts import AsyncArtifacts
+from perdure.client.aio_streams import AsyncSessionStream, AsyncTurnStream
+from perdure.client.aio_wire import AsyncWire
+from perdure.client.endpoint import LIMITS, Endpoint
+from perdure.client.found import Found, Named
+from perdure.client.results import (
+    Answer,
+    Compacted,
+    Context,
+    Moment,
+    Rewind,
+    SessionUpdate,
+    Status,
+    UpdateOutcome,
+)
+from perdure.types import Event, Json, JsonObject, Session, SessionKey
+
+__all__ = ["AsyncClient", "AsyncFoundSession", "AsyncSessionHandle", "AsyncSessions"]
+
+
+class AsyncClient:
+    """Sessions over HTTP, for programs that use asyncio.
+
+        async with AsyncClient("http://127.0.0.1:8000") as client:
+            session = client.session("counter", "ann", "s1")
+            async for event in session.stream("Increment 'visits' counter by 1"):
+                print(event.text)
+
+    Errors are those of :mod:`perdure.errors`. What fails for now, such as a broken connection, is
+    tried again where that does no harm: what changes something carries an id, and happens once.
+    One client may serve many tasks of one event loop.
+
+    Args:
+        url: the gateway's, such as ``https://agents.example.com``.
+        token: a bearer token; None where none is needed, as at ``perdure dev``.
+        timeout: seconds without a word from the gateway after which a request has failed. A turn may
+            take longer.
+        patience: seconds for which a request that failed, and may be sent again, is.
+        http: a client of your own for proxies, certificates and the like; you close it.
+
+    Raises:
+        InvalidOption: a URL, token or number that cannot be.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        timeout: float = 60.0,
+        patience: float = 30.0,
+        http: httpx2.AsyncClient | None = None,
+    ) -> None:
+        endpoint = Endpoint(url, token, timeout=timeout, patience=patience)
+        self._own = http is None
+        self._wire = AsyncWire(endpoint, http or httpx2.AsyncClient(limits=LIMITS))
+        self.sessions = AsyncSessions(self._wire)
+        """Those there are."""
+
+    async def apps(self) -> list[str]:
+        """The apps that are served and that the token reaches."""
+        return await self._wire.send(calls.apps())
+
+    def session(self, app: str, user_id: str, session_id: str) -> AsyncSessionHandle:
+        """A session by its names, whether it is there or not: its first message makes it. Asks nothing."""
+        return AsyncSessionHandle(self._wire, SessionKey(app=app, user_id=user_id, session_id=session_id))
+
+    async def close(self) -> None:
+        """Close its connections."""
+        if self._own:
+            await self._wire.http.aclose()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"AsyncClient({self._wire.endpoint.url!r})"
+
+
+class AsyncSessions:
+    """The sessions that a gateway has: made, found and changed, many at once."""
+
+    def __init__(self, wire: AsyncWire) -> None:
+        self._wire = wire
+
+    async def create(
+        self,
+        app: str,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        *,
+        state: Mapping[str, Json] | None = None,
+        metadata: Mapping[str, Json] | None = None,
+    ) -> AsyncFoundSession:
+        """Create a session. Needed only to give it state or metadata before its first message.
+
+        Args:
+            app: the agent's name.
+            user_id: whose it is; None for the user of a token that has one.
+            session_id: None for a new one.
+            state: its initial state, which every rewind keeps.
+            metadata: what to find it by; not state, and not rewound.
+
+        Raises:
+            SessionExists: the id is taken.
+            GatewayUnavailable: under an id of yours also where the answer was lost: look whether it is there.
+        """
+        return self._found(await self._wire.send(calls.create(app, user_id, session_id, state, metadata)))
+
+    async def get(
+        self, app: str, user_id: str, session_id: str, *, max_events: int | None = None
+    ) -> AsyncFoundSession:
+        """A session with its whole state and its live events, as one moment saw them.
+
+        Args:
+            app, user_id, session_id: its names.
+            max_events: only the last so many; 0 for none, None for all.
+
+        Raises:
+            SessionNotFound: there is none.
+        """
+        key = SessionKey(app=app, user_id=user_id, session_id=session_id)
+        return self._found(await self._wire.send(calls.get(key, max_events)))
+
+    async def list(self, app: str, user_id: str | None = None) -> AsyncIterator[AsyncFoundSession]:
+        """An app's or a user's sessions, the one changed last first, without state and events.
+
+        They are asked for in pages as you go on.
+        """
+        async for record in self._wire.pages(partial(calls.listing, app, user_id)):
+            yield self._found(record)
+
+    async def find(
+        self, app: str, metadata: Mapping[str, Json], *, user_id: str | None = None
+    ) -> AsyncIterator[AsyncFoundSession]:
+        """As :meth:`list`, those whose metadata has all these values; 1 is not "1"."""
+        async for record in self._wire.pages(partial(calls.find, app, metadata, user_id)):
+            yield self._found(record)
+
+    async def batch_update(
+        self,
+        app: str,
+        updates: Sequence[SessionUpdate],
+        *,
+        atomic: bool = False,
+        request_id: str | None = None,
+    ) -> Sequence[UpdateOutcome]:
+        """Change state or metadata of several sessions, each whole or not at all.
+
+        Args:
+            app: the app.
+            updates: at most one a session.
+            atomic: all of them or none: then what is wrong with one of them is raised.
+            request_id: under which it happens once; a new one where None.
+
+        Returns:
+            What became of each, in their order.
+        """
+        return await self._wire.send(calls.batch_update(app, updates, atomic, request_id))
+
+    async def delete(self, app: str, user_id: str, session_id: str) -> None:
+        """Delete a session with all that is in it. A running turn is cancelled. No error if there is none."""
+        await self._wire.send(calls.delete(SessionKey(app=app, user_id=user_id, session_id=session_id)))
+
+    def _found(self, record: Session) -> AsyncFoundSession:
+        return AsyncFoundSession(self._wire, record)
+
+
+class AsyncSessionHandle(Named):
+    """One session. What it does is done now; nothing of it is remembered here."""
+
+    def __init__(self, wire: AsyncWire, key: SessionKey) -> None:
+        super().__init__(key)
+        self._wire = wire
+        self.artifacts = AsyncArtifacts(wire, key)
+        """Its files."""
+
+    async def ask(
+        self,
+        text: str | None = None,
+        *,
+        content: JsonObject | None = None,
+        message_id: str | None = None,
+        state: Mapping[str, Json] | None = None,
+        reopen: bool = False,
+    ) -> Answer:
+        """One turn, from the message to the answer, however long it takes. Starts the session if need be.
+
+        Args:
+            text: what the user says; or ``content``, a genai ``Content`` in wire form.
+            content: what is more than text.
+            message_id: send a message again under its id and it runs once; a new one where None.
+            state: a delta of the session's state, applied with the message; None removes a key.
+            reopen: open the session again if it was ended.
+
+        Returns:
+            How it ended. A turn that failed is no error: look at ``status``.
+
+        Raises:
+            InvalidMessage, InvalidContent, Busy, SessionEnded, UnknownAgent, InvocationRewound,
+            EventConflict: the message was refused.
+            GatewayUnavailable: the gateway is away for longer than the client's patience. The turn goes
+                on: ask again under the error's ``request_id``.
+        """
+        call = calls.message(self.key, text, content, message_id, state, reopen)
+        while True:
+            answer = await self._wire.send(call)
+            if answer is not None:
+                return answer
+
+    async def send(
+        self,
+        text: str | None = None,
+        *,
+        content: JsonObject | None = None,
+        message_id: str | None = None,
+        state: Mapping[str, Json] | None = None,
+        reopen: bool = False,
+    ) -> str:
+        """As :meth:`ask`, without waiting for the turn.
+
+        Returns:
+            The invocation's id. :meth:`ask` the same under it for the answer.
+        """
+        call = calls.message(self.key, text, content, message_id, state, reopen)
+        return await self._wire.send(calls.no_wait(call))
+
+    def stream(
+        self,
+        text: str | None = None,
+        *,
+        content: JsonObject | None = None,
+        message_id: str | None = None,
+        state: Mapping[str, Json] | None = None,
+        reopen: bool = False,
+    ) -> AsyncTurnStream:
+        """As :meth:`ask`, with what is said on the way: pieces of answers as they come, and events.
+
+        A connection that breaks is made again, and nothing is given twice but pieces of an answer that
+        has not ended. To stop listening does not end the turn; :meth:`cancel` does.
+        """
+        call = calls.message(self.key, text, content, message_id, state, reopen)
+        return AsyncTurnStream(self._wire, calls.streamed(call))
+
+    def events(self, *, after: int = 0, live: bool = False) -> AsyncIterator[Event]:
+        """The log as it is now, by seq, in pages as you go on.
+
+        Args:
+            after: only what comes behind this seq.
+            live: leave out what was rewound; else ``event.live`` tells.
+        """
+        return self._wire.pages(partial(calls.events, self.key, after, live))
+
+    def follow(self, *, after: int = 0, live: bool = False) -> AsyncSessionStream:
+        """The log from a seq on, and then what comes, until the session is ended or deleted.
+
+        A connection that breaks is made again; no event is missed, and none comes twice.
+
+        Args:
+            after: only what comes behind this seq.
+            live: leave out what was rewound when it was read.
+        """
+        return AsyncSessionStream(self._wire, self.key, after=after, live=live)
+
+    async def get(self, *, max_events: int | None = None) -> AsyncFoundSession:
+        """As :meth:`Sessions.get`."""
+        return AsyncFoundSession(self._wire, await self._wire.send(calls.get(self.key, max_events)))
+
+    async def update(
+        self,
+        *,
+        state: Mapping[str, Json] | None = None,
+        metadata: Mapping[str, Json] | None = None,
+        expected_version: int | None = None,
+        request_id: str | None = None,
+    ) -> Session:
+        """Change state or metadata from outside a turn.
+
+        Args:
+            state: keys to set; None removes one. It becomes an event, and can be rewound.
+            metadata: merged in, key by key; None removes one.
+            expected_version: change nothing unless the session is at this version.
+            request_id: under which it happens once; a new one where None.
+
+        Raises:
+            VersionMismatch: it is at another, which is in its ``actual``.
+        """
+        return await self._wire.send(calls.update(self.key, state, metadata, expected_version, request_id))
+
+    async def rewind(self, before: str, *, request_id: str | None = None) -> Rewind:
+        """Make the session what it was before an invocation; before a rewind's own id, that is redo.
+
+        Raises:
+            InvocationNotFound, InvocationRewound: nothing was done.
+        """
+        return await self._wire.send(calls.rewind(self.key, before, request_id))
+
+    async def fork(
+        self, session_id: str | None = None, *, user_id: str | None = None, before: str | None = None
+    ) -> AsyncFoundSession:
+        """Copy the session, or what it was before a live invocation, into a new one.
+
+        Args:
+            session_id: the copy's; a new one where None.
+            user_id: whose it is; the same user's where None.
+            before: the invocation.
+        """
+        return AsyncFoundSession(
+            self._wire, await self._wire.send(calls.fork(self.key, session_id, user_id, before))
+        )
+
+    async def cancel(self, invocation_id: str | None = None) -> None:
+        """End the running turn, if there is one; with an id, only if it is that one."""
+        await self._wire.send(calls.cancel(self.key, invocation_id))
+
+    async def end(self, *, request_id: str | None = None) -> Session:
+        """Close the session, after the messages that wait, and give its final state."""
+        return await self._wire.send(calls.end(self.key, request_id))
+
+    async def compact(self, *, request_id: str | None = None) -> Compacted:
+        """Sum up what has ended so far, also where the agent's policy would not yet."""
+        return await self._wire.send(calls.compact(self.key, request_id))
+
+    async def status(self) -> Status:
+        """The session with its state, and what it is doing now."""
+        return await self._wire.send(calls.status(self.key))
+
+    async def context(self) -> Context:
+        """What the model would get now."""
+        return await self._wire.send(calls.context(self.key))
+
+    async def at(self, invocation_id: str, *, max_events: int | None = None) -> Moment:
+        """The session, its events and its artifacts as they were just before a live invocation."""
+        return await self._wire.send(calls.at(self.key, invocation_id, max_events))
+
+    async def delete(self) -> None:
+        """As :meth:`Sessions.delete`."""
+        await self._wire.send(calls.delete(self.key))
+
+
+class AsyncFoundSession(Found, AsyncSessionHandle):
+    """A session that was read: what it was then, and all that can be done with it."""
+
+    def __init__(self, wire: AsyncWire, record: Session) -> None:
+        AsyncSessionHandle.__init__(self, wire, record.key)
+        self.record = record

@@ -1,0 +1,138 @@
+"""A disk that is really full, under a SQLite file or a Postgres's tables: a turn waits for room."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pwd
+import random
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from io import FileIO
+from pathlib import Path
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from embedded.postgres import PostgresServer
+from embedded.temporal import TemporalServer
+from perdure.errors import StorageUnavailable
+from perdure.testing import say
+from storage.sessions import SessionStore
+from tests.integration.harness import World, open_world, until
+from tests.integration.outages import AGENTS, PATIENCE, Talk
+
+MEGABYTES = 48
+
+
+@pytest.fixture
+def disk() -> Iterator[Path]:
+    """A small filesystem, where one can be mounted."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a filesystem")
+    # Not pytest's own folder: Postgres runs as nobody here, who must get there.
+    folder = Path(tempfile.mkdtemp(prefix="perdure-disk-", dir="/tmp"))
+    folder.chmod(0o755)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={MEGABYTES}m,mode=0755", "tmpfs", str(folder)]
+    mounted = subprocess.run(command, check=False, capture_output=True, text=True)
+    if mounted.returncode != 0:
+        folder.rmdir()
+        pytest.skip(f"no filesystem can be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+        folder.rmdir()
+
+
+def _write_on_and_on(file: FileIO) -> None:
+    while True:
+        file.write(bytes(4096))
+
+
+@contextmanager
+def filled(disk: Path) -> Iterator[None]:
+    """Somebody else's file takes all the room that is left."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space") as full:
+        _write_on_and_on(file)
+    assert full.value.errno == errno.ENOSPC
+    try:
+        yield
+    finally:
+        filler.unlink()
+
+
+@asynccontextmanager
+async def database_on(disk: Path, postgres: PostgresServer) -> AsyncIterator[str]:
+    """A database whose tables are on the disk; the server's own files are not, and it stays up."""
+    space = disk / "space"
+    space.mkdir()
+    nobody = pwd.getpwnam("nobody")
+    os.chown(space, nobody.pw_uid, nobody.pw_gid)
+    admin = await asyncpg.connect(postgres.url)
+    try:
+        await admin.execute(f"CREATE TABLESPACE small LOCATION '{space}'")
+        await admin.execute("CREATE DATABASE on_small_disk TABLESPACE small")
+        yield postgres.url_of("on_small_disk")
+        await postgres.drop_database("on_small_disk")
+        await admin.execute("DROP TABLESPACE small")
+    finally:
+        await admin.close()
+
+
+@pytest_asyncio.fixture(params=["sqlite", "postgres"])
+async def world(
+    request: pytest.FixtureRequest,
+    temporal: TemporalServer,
+    postgres: PostgresServer,
+    disk: Path,
+    tmp_path: Path,
+) -> AsyncIterator[World]:
+    """Its database is on the small disk, and nothing else."""
+    async with AsyncExitStack() as stack:
+        url = f"sqlite:///{disk / 'perdure.db'}"
+        if request.param == "postgres":
+            url = await stack.enter_async_context(database_on(disk, postgres))
+        store = await SessionStore.open(url, f"file://{tmp_path}", migrate=True)
+        stack.push_async_callback(store.close)
+        yield await stack.enter_async_context(open_world(temporal.address, store, AGENTS))
+
+
+def noise(size: int) -> str:
+    """A text that no database makes any smaller."""
+    return random.Random(size).randbytes(size // 2).hex()
+
+
+async def _keep_much(talk: Talk) -> None:
+    """More than can be in the room that the database has left in its files."""
+    for number in range(100):
+        key, value = f"k{number}", noise(100_000)
+        await talk.store.update(talk.key, request_id=key, state={key: value})
+
+
+async def test_s59_a_turn_waits_until_there_is_room(world: World, disk: Path) -> None:
+    talk = Talk(world)
+    await talk.goes_on("m0")
+    said = f"{talk.mark} {noise(30_000)}"
+    with filled(disk):
+        with pytest.raises(StorageUnavailable, match="its disk is full: make room"):
+            await _keep_much(talk)
+        world.gemini.script(say("there you are"), contains=talk.mark)
+        turn = talk.send(said, "m1")
+
+        async def says_so() -> bool:
+            why = (await world.runner.status(talk.key)).held_up
+            return why is not None and "its disk is full: make room" in why.message
+
+        await until(says_so, within=PATIENCE)
+        assert not turn.done()
+    answer = await turn
+    assert (answer.status, answer.text) == ("answered", "there you are")
+    ids = [one for one in await talk.ids() if one.startswith("m")]
+    assert ids == ["m0:user", "m0:m1", "m1:user", "m1:m1"]
+    assert len(talk.asked()) == 2
+    await talk.goes_on("m2")

@@ -1,0 +1,101 @@
+"""Where a session stands: all that its workflow holds, and what people see of it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError
+
+from activities.failures import application_error
+from activities.protocol import Failure
+from perdure.errors import PerdureError
+from perdure.logs import Private
+from workflows import face
+from workflows.compaction import Compactions
+from workflows.inbox import Inbox
+from workflows.messages import Carry, Reply, Status
+from workflows.turn import Turn
+
+__all__ = ["Standing"]
+
+STEPS_SHOWN = 8
+
+
+class Standing:
+    """What passes between a session's loop, its handlers and those who steer it.
+
+    Args:
+        carry: what the run before handed over.
+    """
+
+    def __init__(self, carry: Carry) -> None:
+        self.id = workflow.info().workflow_id
+        self.totals = carry
+        self.epoch = carry.epoch
+        """Where it is not known, the next turn takes the session over."""
+        self.turn: Turn | None = None
+        """The one that runs."""
+        self.inbox = Inbox(carry.inbox)
+        self.compactions = Compactions(self.note_step, self.note_error)
+        self._steps: deque[str] = deque(maxlen=STEPS_SHOWN)
+
+    def status(self) -> Status:
+        """What the session is doing now, and its totals."""
+        turn = self.turn
+        return Status(
+            doing=turn.doing if turn else None,
+            invocation_id=turn.id if turn else None,
+            queued=len(self.inbox),
+            epoch=self.epoch,
+            compacting=self.compactions.running,
+            **self.totals.model_dump(exclude={"inbox", "epoch", "model"}),
+        )
+
+    def carry(self) -> Carry:
+        """What the next run is to be handed."""
+        return self.totals.model_copy(update={"epoch": self.epoch, "inbox": list(self.inbox.items)})
+
+    def count(self, turn: Turn, reply: Reply) -> None:
+        """A turn is over."""
+        self.totals = self.totals.plus(
+            turns=1, model_calls=turn.model_calls, tool_calls=turn.tool_calls, tokens=turn.tokens
+        ).model_copy(update={"model": turn.model})
+        self.set_status("error" if reply.status == "failed" else "open", reply.failure)
+        self.note_step(f"{reply.status} `{turn.id}`")
+
+    def set_status(self, status: str, failure: Failure | None = None) -> None:
+        """Change the status, and the last error where there is a new one."""
+        if failure is not None:
+            self.totals = self.totals.model_copy(update={"last_error": failure})
+        if status != self.totals.status:
+            self.totals = self.totals.model_copy(update={"status": status})
+            face.set_status(status)
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """A signal has nobody to answer: its error is shown by ``status``, and logged."""
+        try:
+            yield
+        except PerdureError as error:
+            self.note_error(application_error(error))
+        except ApplicationError as error:
+            self.note_error(error)
+
+    def note_error(self, error: ApplicationError) -> None:
+        """Keep an error that nobody was told of."""
+        failure = Failure(type=error.type or "ApplicationError", message=error.message)
+        self.totals = self.totals.model_copy(update={"last_error": failure})
+        # No format: the SDK appends the run to it, and the session's id may have a percent sign in it.
+        workflow.logger.warning(f"session {self.id}: {failure.type}: {Private(failure.message)}")
+
+    def note_step(self, step: str) -> None:
+        """Keep a step among the last ones."""
+        self._steps.appendleft(step)
+        self.show()
+
+    def show(self) -> None:
+        """Bring what the UI shows up to date."""
+        workflow.set_current_details(face.details(self.status(), self._steps))
