@@ -10,13 +10,12 @@ Every method may raise ``InvalidContent`` for a session key or an id that cannot
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from perdure.errors import InvalidOption
 from perdure.types import Event, Json, JsonObject, Session, SessionKey
-from storage import append, lifecycle, listing, reading, rewind, turns
+from storage import append, lifecycle, rewind, turns
 from storage import state as state_rows
 from storage.append_function import append_at_once, is_ordinary
 from storage.append_sqlite import append_plainly, is_plain
@@ -26,6 +25,7 @@ from storage.key_store import KeyStore
 from storage.many_store import ManyStore
 from storage.message_store import MessageStore
 from storage.options import StoreOptions
+from storage.read_store import ReadStore
 from storage.records import MAX_ID_BYTES, Context, Rewound, SessionPage, SessionUpdate, Turn, UpdateOutcome
 from storage.retention_store import RetentionStore
 from storage.session_row import must_lock
@@ -47,7 +47,7 @@ __all__ = [
 _log = logging.getLogger("perdure.storage")
 
 
-class SessionStore(CopyStore, FollowStore, KeyStore, ManyStore, MessageStore, RetentionStore):
+class SessionStore(CopyStore, FollowStore, KeyStore, ManyStore, MessageStore, ReadStore, RetentionStore):
     """Where sessions live. Make one a process with :meth:`open`; it belongs to one event loop."""
 
     # Sessions
@@ -82,65 +82,6 @@ class SessionStore(CopyStore, FollowStore, KeyStore, ManyStore, MessageStore, Re
         )
         _log.info("created session %s", key)
         return session
-
-    async def get(
-        self,
-        key: SessionKey,
-        *,
-        max_events: int | None = None,
-        after: int | None = None,
-        before: str | None = None,
-    ) -> Session:
-        """A session with its whole state and its live events, now or as they were.
-
-        Args:
-            key: the session.
-            max_events: only the last so many; 0 for none, None for all.
-            after: only events behind this seq.
-            before: events, own state, ``projection`` and ``head`` just before this live invocation,
-                as a rewind would bring them back; nothing is changed. What no rewind touches,
-                ``app:`` and ``user:`` keys, metadata and the rest of the row, is as it is now.
-
-        Raises:
-            SessionNotFound: there is none.
-            InvocationNotFound: the log has no invocation ``before``.
-            InvocationRewound: it has, but it is not live.
-            InvalidOption: a negative number.
-        """
-        limit = _natural("max_events", max_events)
-        start = _natural("after", after) or 0
-        if before is not None:
-            check_id(before, "the invocation id", max_bytes=MAX_ID_BYTES)
-        return await self._read(
-            key, lambda conn: reading.session(conn, key, after=start, limit=limit, before=before)
-        )
-
-    async def snapshot(self, key: SessionKey, event_ids: Sequence[str]) -> tuple[Session, dict[str, Event]]:
-        """A session with its state, and the events of these ids that are in its log, as one moment saw them.
-
-        Raises:
-            SessionNotFound: there is none.
-        """
-        return await self._read(key, lambda conn: reading.snapshot(conn, key, event_ids))
-
-    async def list_sessions(
-        self, app: str, user_id: str | None = None, *, limit: int = 50, cursor: str | None = None
-    ) -> SessionPage:
-        """A page of an app's or a user's sessions, the one changed last first, without state and events.
-
-        Args:
-            app: whose sessions.
-            user_id: only this user's.
-            limit: how many, up to 1,000.
-            cursor: the ``next_cursor`` of the page before.
-
-        Raises:
-            InvalidOption: a limit or cursor that makes no sense.
-        """
-        check_id(app, "the app")
-        if user_id is not None:
-            check_id(user_id, "the user_id")
-        return await self._db.read(lambda conn: listing.page(conn, app, user_id, limit=limit, cursor=cursor))
 
     async def update(
         self,
@@ -193,43 +134,6 @@ class SessionStore(CopyStore, FollowStore, KeyStore, ManyStore, MessageStore, Re
         return session
 
     # The log
-
-    async def log(self, key: SessionKey, *, after: int = 0, limit: int | None = None) -> list[Event]:
-        """The whole log in order, also what was rewound: ``event.live`` tells.
-
-        Args:
-            key: the session.
-            after: only events behind this seq.
-            limit: at most so many.
-
-        Raises:
-            SessionNotFound: there is none.
-            InvalidOption: a negative number.
-        """
-        start, count = _natural("after", after) or 0, _natural("limit", limit)
-        return await self._read(key, lambda conn: reading.whole_log(conn, key, after=start, limit=count))
-
-    async def event(self, key: SessionKey, event_id: str) -> Event | None:
-        """One event of the log, live or not; None if there is no such event or session."""
-        return await self._read(key, lambda conn: reading.event(conn, key, event_id))
-
-    async def context(
-        self, key: SessionKey, *, state_keys: Collection[str] | None = None, known: Context | None = None
-    ) -> Context:
-        """What a prompt is built from: the state, the newest live summary and the live events of its tail.
-
-        Args:
-            key: the session.
-            state_keys: only these keys of the state, of any scope; None for all of it.
-            known: an earlier answer for this session. Where the log has only grown since, no more
-                is read than what is new in it. The answer is the same without it.
-
-        Raises:
-            SessionNotFound: there is no session.
-        """
-        return await self._read(
-            key, lambda conn: reading.context(conn, key, state_keys=state_keys, known=known)
-        )
 
     async def append(
         self,
@@ -414,9 +318,3 @@ class SessionStore(CopyStore, FollowStore, KeyStore, ManyStore, MessageStore, Re
         done = await self._write("rewind", key, work, confirm=confirm)
         _log.info("rewound %s to before %s: marker at seq %d", key, before, done.event.seq)
         return done
-
-
-def _natural(name: str, number: int | None) -> int | None:
-    if number is not None and number < 0:
-        raise InvalidOption(f"{name} is {number!r}; give a whole number from 0 up, or leave it out")
-    return number
