@@ -331,7 +331,7 @@ class Runner:
             update, request, start_workflow_operation=start, result_type=answer
         )
         try:
-            return await _typed(while_served(self.client, self._task_queue, call), key)
+            return await _typed(while_served(self.client, key.workflow_id, self._task_queue, call), key)
         except (
             RPCError,
             WorkflowUpdateRPCTimeoutOrCancelledError,

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.service import RPCError, RPCStatusCode
 
 from perdure.errors import TemporalUnavailable
 
@@ -28,12 +29,13 @@ _FRESH = timedelta(seconds=90)
 """A worker that was killed stays in the list for minutes; one that lives polls at least once a minute."""
 
 
-async def while_served(client: Client, task_queue: str, call: Coroutine[Any, Any, T]) -> T:
+async def while_served(client: Client, workflow_id: str, task_queue: str, call: Coroutine[Any, Any, T]) -> T:
     """The result of a call to a workflow.
 
     Args:
         client: of the namespace.
-        task_queue: the workflow's.
+        workflow_id: the workflow's.
+        task_queue: where it is started, if it does not run yet.
         call: what is waited for; it is cancelled with this.
 
     Raises:
@@ -42,15 +44,27 @@ async def while_served(client: Client, task_queue: str, call: Coroutine[Any, Any
     calling = asyncio.create_task(call)
     try:
         while not (await asyncio.wait([calling], timeout=LOOK_EVERY))[0]:
-            if not await _is_polled(client, task_queue):
+            queue = await _queue_of(client, workflow_id) or task_queue
+            if not await _is_polled(client, queue):
                 raise TemporalUnavailable(
-                    f"no worker polls the task queue {task_queue}, so nothing is done now; "
+                    f"no worker polls the task queue {queue}, so nothing is done now; "
                     "start one, and send the same again under its id"
                 )
         return calling.result()
     finally:
         calling.cancel()
         await asyncio.gather(calling, return_exceptions=True)
+
+
+async def _queue_of(client: Client, workflow_id: str) -> str | None:
+    """The task queue of a workflow that runs: it may have been started on another one."""
+    try:
+        found = await client.get_workflow_handle(workflow_id).describe()
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise
+        return None
+    return found.task_queue if found.status is WorkflowExecutionStatus.RUNNING else None
 
 
 async def _is_polled(client: Client, task_queue: str) -> bool:

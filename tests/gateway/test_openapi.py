@@ -119,13 +119,15 @@ def examples_of(schema: Any, parts: Any) -> list[Any]:
 
 
 @pytest.mark.timeout(300)
-async def test_schemathesis_finds_nothing(
-    temporal: TemporalServer, store: SessionStore, tmp_path: Path
-) -> None:
-    """All its checks, against the running server. It makes up the same requests each time."""
+async def test_schemathesis_finds_nothing(store: SessionStore, tmp_path: Path) -> None:
+    """All its checks, against the running server. It makes up the same requests each time.
+
+    The examples name sessions, which on a Temporal server of other tests are open workflows of theirs.
+    """
     configuration = tmp_path / "schemathesis.toml"
     configuration.write_text(CONFIGURATION)
     async with (
+        TemporalServer(tmp_path / "temporal") as temporal,
         open_world(temporal.address, store, [counter.agent, *AGENTS]) as world,
         open_gateway(world) as gateway,
     ):

@@ -68,7 +68,7 @@ async def test_it_serves_who_has_a_key_until_it_is_revoked(
         url = await asyncio.wait_for(url_in(process.stdout), 60)
         headers = {"authorization": f"Bearer {made['token']}"}
         async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=60, trust_env=False) as ann:
-            path = "/apps/counter/users/ann/sessions/s1"
+            path = "/apps/counter/users/ann/sessions/served"
             answer = await ann.post(f"{path}/messages", json={"text": "Add one."})
             assert answer.json()["status"] == "answered", answer.text
             is_problem(await ann.get("/apps/counter/users/bob/sessions/s1/status"), 403, "forbidden")

@@ -16,6 +16,7 @@ from perdure.errors import TemporalUnavailable
 from perdure.types import SessionKey
 from storage.sessions import SessionStore
 from tests.integration.harness import World, open_world
+from workflows.session import AgentSession
 
 CALLS: dict[str, Callable[[Runner, SessionKey], Awaitable[Any]]] = {
     "ask": lambda runner, key: runner.ask(key, "Add one.", message_id="m1"),
@@ -39,6 +40,20 @@ async def test_a_request_does_not_wait_for_ever(
     await world.handle(key).terminate()
 
 
+async def test_a_session_whose_own_queue_nobody_serves(
+    sqlite_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its workflow runs already, on another queue than the one where it would be started now."""
+    monkeypatch.setattr(served, "LOOK_EVERY", 0.05)
+    world, key = sqlite_world, sqlite_world.key()
+    old = await world.client.start_workflow(
+        AgentSession.run, id=key.workflow_id, task_queue="a-queue-that-was-left"
+    )
+    with pytest.raises(TemporalUnavailable, match="no worker polls the task queue a-queue-that-was-left"):
+        await world.runner.ask(key, "Add one.", message_id="m1")
+    await old.terminate()
+
+
 async def test_one_that_takes_long_is_waited_for_while_a_worker_is_there(
     sqlite_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,6 +69,7 @@ async def test_one_that_takes_long_is_waited_for_while_a_worker_is_there(
     monkeypatch.setattr(served, "_is_polled", noted)
     sqlite_world.gemini.hang()
     asking = asyncio.create_task(sqlite_world.runner.ask(sqlite_world.key(), "hello"))
+    await sqlite_world.gemini.wait_in_flight()
     for _ in range(3):
         await looked.acquire()
     sqlite_world.gemini.release()
