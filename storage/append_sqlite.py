@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -20,7 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from perdure.state import MISSING
 from perdure.types import Event, Json, SessionKey
 from storage import state
+from storage.append_function import is_ordinary
 from storage.records import event_values, stored_event
+from storage.schema import moment_text
 from storage.session_row import now
 from storage.storable import dumps, loads
 
@@ -55,10 +56,8 @@ _MOST_KEYS = 100
 
 def is_plain(event: Event) -> bool:
     """Whether such an event can be appended so: it changes the log and few keys of the session's own."""
-    shared = any(map(state.is_shared, event.state_delta))
-    return not (
-        shared or event.artifact_delta or event.compaction is not None or len(event.state_delta) > _MOST_KEYS
-    )
+    few = len(event.state_delta) <= _MOST_KEYS
+    return is_ordinary(event) and few and not any(map(state.is_shared, event.state_delta))
 
 
 async def append_plainly(
@@ -101,7 +100,7 @@ async def append_plainly(
             await conn.exec_driver_sql(_REMOVE, (*owner, name))
         else:
             await conn.exec_driver_sql(_SET, (*owner, name, dumps(value)))
-    await conn.exec_driver_sql(_MOVE, (at_epoch, stored.seq, _moment(time), *owner))
+    await conn.exec_driver_sql(_MOVE, (at_epoch, stored.seq, moment_text(time), *owner))
     return stored, at_epoch
 
 
@@ -117,8 +116,4 @@ def _row(key: SessionKey, event: Event) -> tuple[Any, ...]:
     values = event_values(key, event)
     texts = (values[name] if values[name] is None else dumps(values[name]) for name in _JSON)
     assert event.created_at is not None, "a stored event has its time"
-    return (*(values[name] for name in _PLAIN), *texts, _moment(event.created_at))
-
-
-def _moment(time: datetime) -> str:
-    return time.astimezone(UTC).isoformat(timespec="microseconds")
+    return (*(values[name] for name in _PLAIN), *texts, moment_text(event.created_at))

@@ -43,6 +43,7 @@ from storage.options import StoreOptions
 from storage.outages import READ_ONLY, sqlstate_of, typed_outages
 from storage.storable import dumps_exactly, loads
 from storage.threaded import ThreadedEngine, Work
+from storage.threads import to_the_end
 
 __all__ = ["Database", "Work", "parse_url"]
 
@@ -157,7 +158,7 @@ class Database:
         run: Callable[..., Awaitable[T]] = self.engine.step_by_step if awaits else self.engine.transact
         with typed_outages(files=awaits):
             async with self._turnstile:
-                return await _to_the_end(run(work, perdure_write=True))
+                return await to_the_end(run(work, perdure_write=True))
 
     async def write_at_once(self, statement: str, values: Sequence[Any]) -> Any:
         """Send PostgreSQL one statement that is a transaction of its own, without BEGIN and COMMIT.
@@ -186,7 +187,7 @@ class Database:
         if isinstance(self.engine, AsyncEngine):
             return await _within(self._reader, work)
         with typed_outages():
-            return await _to_the_end(self.engine.transact(work))
+            return await to_the_end(self.engine.transact(work))
 
     async def connect_apart(self) -> Any:
         """An asyncpg connection to the PostgreSQL that is nobody else's, nor the pool's.
@@ -217,21 +218,6 @@ async def _within(engine: AsyncEngine, work: Work[T], *, files: bool = False) ->
         with typed_outages(files=files):
             async with connection.begin():
                 return await work(connection)
-
-
-async def _to_the_end(work: Awaitable[T]) -> T:
-    """Await work, and only when it is done be cancelled, if somebody asked for that meanwhile."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None and not task.cancelled():
-        task.exception()  # seen: what became of it does not matter to a caller that is gone
-        raise cancelled
-    return task.result()
 
 
 def _sqlite(url: URL, options: StoreOptions, **pool: Any) -> ThreadedEngine:

@@ -20,7 +20,17 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from storage.functions import APPEND
 from storage.storable import dumps, loads
 
-__all__ = ["LIVE_EVENTS", "api_keys", "artifacts", "epoch_floor", "events", "metadata", "sessions", "state"]
+__all__ = [
+    "LIVE_EVENTS",
+    "api_keys",
+    "artifacts",
+    "epoch_floor",
+    "events",
+    "metadata",
+    "moment_text",
+    "sessions",
+    "state",
+]
 
 
 class Json(TypeDecorator[Any]):
@@ -51,6 +61,11 @@ class Json(TypeDecorator[Any]):
         return value if value is None or dialect.name == "postgresql" else loads(value)
 
 
+def moment_text(moment: datetime) -> str:
+    """How SQLite keeps a time."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
 class Moment(TypeDecorator[datetime]):
     """A timezone-aware time to the microsecond, in UTC; on SQLite a text that sorts as the time does."""
 
@@ -65,8 +80,7 @@ class Moment(TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
         if value is None:
             return None
-        moment = value.astimezone(UTC)
-        return moment if dialect.name == "postgresql" else moment.isoformat(timespec="microseconds")
+        return value.astimezone(UTC) if dialect.name == "postgresql" else moment_text(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         if value is None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-__all__ = ["in_thread"]
+__all__ = ["in_thread", "to_the_end"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -26,7 +26,12 @@ async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     close or remove a file that is still being written.
     """
     run = partial(contextvars.copy_context().run, partial(call, *args, **kwargs))
-    task = asyncio.ensure_future(asyncio.get_running_loop().run_in_executor(_threads, run))
+    return await to_the_end(asyncio.get_running_loop().run_in_executor(_threads, run))
+
+
+async def to_the_end(work: Awaitable[T]) -> T:
+    """Await work, and only when it is done be cancelled, if somebody asked for that meanwhile."""
+    task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:

@@ -21,7 +21,6 @@ from storage.session_row import LockedSession, lock_or_insert, must_lock
 
 __all__ = ["begin_at_once", "begin_turn", "end_marker", "interrupt", "is_final", "mark_interrupted"]
 
-
 FEW = 10
 """Events that are looked at together."""
 
@@ -79,24 +78,29 @@ async def interrupt(
     if ended is not None and (ended.meta.get("interrupted") or epoch != row.epoch):
         return row.epoch
     row.refuse_stale(epoch)
-    await mark_interrupted(conn, row, invocation_id, reason=reason, error=error)
+    if ended is None:
+        await _mark(conn, row, invocation_id, reason, error)
     row.epoch += 1
     await row.save(conn)
     return row.epoch
 
 
 async def mark_interrupted(
+    conn: AsyncConnection, row: LockedSession, invocation_id: str, *, reason: str
+) -> None:
+    """Append the end marker of an invocation, unless that has ended already; the caller saves the row."""
+    if await _end_of(conn, row, await _last(conn, row, invocation_id)) is None:
+        await _mark(conn, row, invocation_id, reason)
+
+
+async def _mark(
     conn: AsyncConnection,
     row: LockedSession,
     invocation_id: str,
-    *,
     reason: str,
     error: JsonObject | None = None,
-) -> None:
-    """Append the end marker of an invocation, unless that has ended already; the caller saves the row."""
-    last = await _last(conn, row, invocation_id)
-    if await _end_of(conn, row, last) is not None:
-        return
+) -> Event:
+    """Append the end marker of an invocation that has not ended; the caller saves the row."""
     marker = Event(
         id=end_marker(invocation_id),
         invocation_id=invocation_id,
@@ -104,8 +108,10 @@ async def mark_interrupted(
         error=error,
         meta={"interrupted": True, "final": True, "reason": reason},
     )
-    if await append_event(conn, row, marker) is None:
+    stored = await append_event(conn, row, marker)
+    if stored is None:
         raise EventConflict(f"event {marker.id} of {row.key} belongs to another invocation")
+    return stored
 
 
 def end_marker(invocation_id: str) -> str:
@@ -125,7 +131,7 @@ def is_final(event: Event) -> bool:
 
 
 async def _begun(conn: AsyncConnection, row: LockedSession, event: Event, last: Event) -> Turn:
-    """How an invocation that is in the log already stands; nothing is written."""
+    """How an invocation that is in the log already stands; one that another has overtaken is ended."""
     ended = await _end_of(conn, row, last)
     found = (await log.by_ids(conn, row.key, [event.id], row.projection)).get(event.id)
     first = found or ended
@@ -141,9 +147,8 @@ async def _begun(conn: AsyncConnection, row: LockedSession, event: Event, last: 
             "send the message under a new id, or redo the rewind"
         )
     if ended is None and row.ended_at is None and await _overtaken(conn, row, first):
-        await mark_interrupted(conn, row, event.invocation_id, reason="overtaken")
+        ended = await _mark(conn, row, event.invocation_id, "overtaken")
         await row.save(conn)
-        ended = await _last(conn, row, event.invocation_id)
     return Turn(epoch=row.epoch, seq=first.seq, done=ended)
 
 

@@ -56,7 +56,31 @@ class Reader(Protocol[Item_co]):
         ...
 
 
-class TurnReader:
+class _LogReader:
+    """What both readers of a log make of its events and of the pieces between them.
+
+    Args:
+        seen: the seq behind which it begins.
+    """
+
+    def __init__(self, seen: int) -> None:
+        self.over = False
+        self.seen = seen
+        """The last seq that came."""
+        self._drafts = Drafts()
+
+    def _read(self, event: str, said: JsonObject) -> tuple[Event | Partial | None, bool]:
+        if event != "message":
+            return None, False
+        if said.get("partial"):
+            return self._drafts.add(said), False
+        if said["seq"] <= self.seen:
+            return None, False
+        self.seen = said["seq"]
+        return results.event_of(said), True
+
+
+class TurnReader(_LogReader):
     """One turn: the message is sent again, under its id, where the connection breaks.
 
     Args:
@@ -64,11 +88,9 @@ class TurnReader:
     """
 
     def __init__(self, call: Call[None]) -> None:
-        self.over = False
+        super().__init__(0)
         self.answer: Answer | None = None
         self._call = call
-        self._seen = 0
-        self._drafts = Drafts()
 
     @property
     def call(self) -> Call[None]:
@@ -89,17 +111,10 @@ class TurnReader:
             self.answer, self.over = results.answer_of(said), True
             return None, True
         _check_end(event, said, self._call)
-        if event != "message":
-            return None, False
-        if said.get("partial"):
-            return self._drafts.add(said), False
-        if said["seq"] <= self._seen:
-            return None, False
-        self._seen = said["seq"]
-        return results.event_of(said), True
+        return self._read(event, said)
 
 
-class SessionReader:
+class SessionReader(_LogReader):
     """A session's log from a seq on, for as long as it grows.
 
     Args:
@@ -109,12 +124,10 @@ class SessionReader:
     """
 
     def __init__(self, key: SessionKey, *, after: int, live: bool) -> None:
-        self.over = False
+        super().__init__(after)
         self.reason: Reason | None = None
-        self.seen = after
         self._key, self._after, self._live = key, after, live
         self._came = False
-        self._drafts = Drafts()
 
     @property
     def call(self) -> Call[None]:
@@ -142,14 +155,7 @@ class SessionReader:
         _check_end(event, said, self.call)
         if event == "rewound":
             return results.rewound_of(said), False
-        if event != "message":
-            return None, False
-        if said.get("partial"):
-            return self._drafts.add(said), False
-        if said["seq"] <= self.seen:
-            return None, False
-        self.seen = said["seq"]
-        return results.event_of(said), True
+        return self._read(event, said)
 
 
 class DownloadReader:
