@@ -6,6 +6,7 @@ import errno
 import os
 import pwd
 import random
+import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -66,13 +67,18 @@ def filled(disk: Path) -> Iterator[None]:
         filler.unlink()
 
 
+def _give_to_nobody(folder: Path) -> None:
+    nobody = pwd.getpwnam("nobody")
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, nobody.pw_uid, nobody.pw_gid)
+
+
 @asynccontextmanager
 async def database_on(disk: Path, postgres: PostgresServer) -> AsyncIterator[str]:
     """A database whose tables are on the disk; the server's own files are not, and it stays up."""
     space = disk / "space"
     space.mkdir()
-    nobody = pwd.getpwnam("nobody")
-    os.chown(space, nobody.pw_uid, nobody.pw_gid)
+    _give_to_nobody(space)
     admin = await asyncpg.connect(postgres.url)
     try:
         await admin.execute(f"CREATE TABLESPACE small LOCATION '{space}'")
@@ -107,6 +113,34 @@ def noise(size: int) -> str:
     return random.Random(size).randbytes(size // 2).hex()
 
 
+@pytest.fixture
+def elsewhere() -> Iterator[Path]:
+    """A folder that is not on the small disk, where nobody gets to."""
+    with tempfile.TemporaryDirectory(prefix="perdure-journal-", dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@asynccontextmanager
+async def journal_on(disk: Path, elsewhere: Path) -> AsyncIterator[PostgresServer]:
+    """A Postgres whose journal, and nothing else, is on the disk; and none of it is ever thrown away."""
+    server = PostgresServer(elsewhere / "cluster", fsync=False)
+    await server.start()
+    try:
+        admin = await asyncpg.connect(server.url)
+        await admin.execute("SELECT pg_create_physical_replication_slot('nobody_reads_it', true)")
+        await admin.close()
+        await server.stop()
+        journal = elsewhere / "cluster" / "data" / "pg_wal"
+        shutil.move(journal, disk / "journal")
+        _give_to_nobody(disk / "journal")
+        journal.symlink_to(disk / "journal")
+        await server.start()
+        yield server
+    finally:
+        await server.stop()
+
+
 async def _keep_much(talk: Talk) -> None:
     """More than can be in the room that the database has left in its files."""
     for number in range(100):
@@ -136,3 +170,46 @@ async def test_s59_a_turn_waits_until_there_is_room(world: World, disk: Path) ->
     assert ids == ["m0:user", "m0:m1", "m1:user", "m1:m1"]
     assert len(talk.asked()) == 2
     await talk.goes_on("m2")
+
+
+async def _keep_on(talk: Talk, kept: list[str]) -> None:
+    while True:
+        request_id = f"k{len(kept)}"
+        await talk.store.update(
+            talk.key, request_id=request_id, state={"noise": noise(1_000_000 + len(kept))}
+        )
+        kept.append(request_id)
+
+
+async def test_s59_the_journal_of_postgres_finds_no_room(
+    temporal: TemporalServer, disk: Path, elsewhere: Path, tmp_path: Path
+) -> None:
+    """Then the server ends itself, and does not come back before there is room."""
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(journal_on(disk, elsewhere))
+        url = await server.create_database("journal")
+        store = await SessionStore.open(url, f"file://{tmp_path}", migrate=True)
+        stack.push_async_callback(store.close)
+        world = await stack.enter_async_context(open_world(temporal.address, store, AGENTS))
+        talk = Talk(world)
+        await talk.goes_on("m0")
+        world.gemini.script(say("there you are"), contains=f"{talk.mark} again")
+        kept: list[str] = []
+        with filled(disk):
+            with pytest.raises(StorageUnavailable):
+                await _keep_on(talk, kept)
+            turn = talk.send(f"{talk.mark} again", "m1")
+
+            async def held_up() -> bool:
+                return (await world.runner.status(talk.key)).held_up is not None
+
+            await until(held_up, within=PATIENCE)
+            assert not turn.done()
+        assert "No space left on device" in server.log.read_text(errors="replace")
+        await server.restart()
+        answer = await turn
+        assert (answer.status, answer.text) == ("answered", "there you are")
+        ids = await talk.ids()
+        assert [one for one in ids if one.startswith("m")] == ["m0:user", "m0:m1", "m1:user", "m1:m1"]
+        assert len(ids) - 4 in (len(kept), len(kept) + 1), "what was acknowledged is there"
+        await talk.goes_on("m2")
