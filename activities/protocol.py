@@ -39,9 +39,13 @@ __all__ = [
     "ModelOutcome",
     "ModelTask",
     "Moved",
+    "Resolution",
     "RewindTask",
     "SealableFailureConverter",
+    "ToolOutcome",
     "ToolTask",
+    "Wait",
+    "call_id_of",
     "data_converter",
 ]
 
@@ -183,6 +187,24 @@ class ModelOutcome(Record):
     text: str | None = None
 
 
+class Resolution(Record):
+    """What came of a wait: what a person decided, what the world sent, or that the time is up.
+
+    What was sent with it is here as it is where it is small, and else left in the store.
+    """
+
+    decision: str
+    """``yes``, ``no`` or ``changed`` of a person; ``result`` or ``failed``; ``event``; ``expired``."""
+    value: Any = None
+    """The other arguments, the result, or the payload of the event."""
+    blob: str | None = None
+    """Where the store has the value, instead of the value."""
+    left_as: str | None = None
+    """The id under which it was left there."""
+    by: str | None = None
+    reason: str | None = None
+
+
 class ToolTask(Record):
     """Run call ``index`` of the answer that step ``step`` gave."""
 
@@ -190,6 +212,34 @@ class ToolTask(Record):
     step: int
     index: int
     epoch: int
+    may_wait: bool = False
+    """The workflow knows what to do with a call that waits. One from before that does not."""
+    resolution: Resolution | None = None
+    """The call has waited, and this is what came of it."""
+
+
+class Wait(Record):
+    """What a call waits for."""
+
+    kind: str
+    """``approval``, ``result``, ``event`` or ``timer``."""
+    event: str | None = None
+    """The name of the notification that answers it."""
+    seconds: float | None = None
+    """Until the time is up, from now on; None: it waits for ever."""
+    then: str | None = None
+    """What becomes of an approval when it is: ``approve`` or ``fail``; else it is refused."""
+
+
+class ToolOutcome(Record):
+    """The call has not been answered, and needs a person or the world."""
+
+    waiting: Wait
+
+
+def call_id_of(invocation_id: str, step: int, index: int) -> str:
+    """The id of call ``index`` (from 0) of a step, and of the event that answers it."""
+    return f"{invocation_id}:t{step}.{index}"
 
 
 class CompactTask(Record):
