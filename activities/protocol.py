@@ -25,6 +25,7 @@ __all__ = [
     "COMPACT",
     "END",
     "INTERRUPT",
+    "NOTE_PROGRESS",
     "REWIND",
     "RUN_TOOL",
     "SAVE_ARTIFACT",
@@ -39,6 +40,7 @@ __all__ = [
     "ModelOutcome",
     "ModelTask",
     "Moved",
+    "ProgressTask",
     "Resolution",
     "RewindTask",
     "SealableFailureConverter",
@@ -56,6 +58,7 @@ REWIND = "rewind"
 INTERRUPT = "interrupt"
 END = "end_session"
 SAVE_ARTIFACT = "save_artifact"
+NOTE_PROGRESS = "note_progress"
 
 
 TOOL_SECONDS = 600.0
@@ -240,6 +243,17 @@ class ToolOutcome(Record):
 def call_id_of(invocation_id: str, step: int, index: int) -> str:
     """The id of call ``index`` (from 0) of a step, and of the event that answers it."""
     return f"{invocation_id}:t{step}.{index}"
+
+
+class ProgressTask(Record):
+    """Note how far a long-running tool has come."""
+
+    request_id: str
+    invocation_id: str
+    call_id: str
+    epoch: int
+    text: str | None = None
+    percent: float | None = None
 
 
 class CompactTask(Record):

@@ -8,10 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 from temporalio import workflow
+from temporalio.exceptions import ActivityError
 
-from workflows.edges import typed
+from activities.failures import refusal
+from activities.protocol import NOTE_PROGRESS, ProgressTask
+from workflows import calls
+from workflows.edges import typed, update_id
 from workflows.standing import Standing
-from workflows.wait_messages import Decision, Notification, Result, Settled
+from workflows.wait_messages import Decision, Notification, Progress, Result, Settled
 from workflows.waiting import Waits
 
 __all__ = ["WaitHandlers"]
@@ -56,6 +60,44 @@ class WaitHandlers:
         """The same, for callers that don't wait; an error is shown by ``status``."""
         with self._standing.noted():
             self._waits.settle(Result.of(request))
+
+    @workflow.update
+    async def tool_progress(self, request: Any = None) -> Settled:
+        """How far a long-running tool has come: shown by ``status``, and noted in the log."""
+        with typed():
+            wanted = Progress.of(request)
+            self._waits.check(wanted)
+        return await self._progress(wanted, update_id())
+
+    @tool_progress.validator
+    def _check_tool_progress(self, request: Any = None) -> None:
+        with typed():
+            self._waits.check(Progress.of(request))
+
+    @workflow.signal(name="tool_progress")
+    async def tool_progress_signal(self, request: Any = None) -> None:
+        """The same, for callers that don't wait; an error is shown by ``status``."""
+        with self._standing.noted():
+            await self._progress(Progress.of(request), str(workflow.uuid7()))
+
+    async def _progress(self, progress: Progress, request_id: str) -> Settled:
+        with typed():
+            self._waits.report(progress)
+        self._standing.show()
+        turn = self._standing.turn
+        assert turn is not None, "a call waits, so a turn runs"
+        assert turn.epoch is not None, "it has had its first step"
+        task = ProgressTask(
+            request_id=request_id,
+            invocation_id=turn.id,
+            epoch=turn.epoch,
+            **progress.model_dump(exclude_unset=True),
+        )
+        try:
+            await calls.steer(NOTE_PROGRESS, task, int, f"progress of {progress.call_id}")
+        except ActivityError as error:
+            raise refusal(error) from None
+        return Settled(call_id=progress.call_id, decision="progress")
 
     @workflow.signal
     def notify(self, request: Any = None) -> None:

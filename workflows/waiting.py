@@ -10,7 +10,6 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 
 from temporalio import workflow
 
@@ -104,6 +103,9 @@ class Waits:
             early = self.mail.take(waiting.event) if waiting.event is not None else None
             here = _Open(waiting, None if early is None else early.resolution)
             self._open[waiting.call_id] = here
+        if here.resolution is None and waiting.until is not None and waiting.until <= workflow.now():
+            here.resolution = Resolution(decision="expired")
+            self._remember(waiting, "over")
         self._tell()
         try:
             return await _in_time(here)
@@ -179,8 +181,8 @@ class Waits:
 
 async def _in_time(here: _Open) -> Resolution:
     waiting = here.waiting
-    left = None if waiting.until is None else waiting.until - workflow.now()
-    if here.resolution is None and (left is None or left > timedelta()):
+    if here.resolution is None:
+        left = None if waiting.until is None else waiting.until - workflow.now()
         # When both come at once, what was sent counts.
         with suppress(TimeoutError):
             await workflow.wait_condition(

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-
 from temporalio.client import WorkflowUpdateFailedError
 
 from activities.failures import perdure_error
