@@ -20,6 +20,7 @@ from tests.integration.signals_story import AGENT, STORY, Block, Step, play
 from tests.typescript.environment import Absent, compiled
 from workflows.session import AgentSession
 
+WAITING = {"approve", "tool_result", "tool_progress", "notify"}
 PAGE = (Path(__file__).parents[2] / "docs" / "signals.md").read_text("utf-8")
 BLOCK = re.compile(
     r"^<!-- run: (?P<name>[\w ]+) -->\n```(?P<language>\w+)\n(?P<code>.*?)^```$"
@@ -117,10 +118,17 @@ async def test_from_typescript(temporal: TemporalServer, world: World, tmp_path:
             await process.wait()
 
 
+def test_what_is_about_waiting_has_a_page_of_its_own() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "waiting.md").read_text("utf-8")
+    for name in WAITING:
+        assert f"`{name}`" in page
+        assert f"[`{name}`](waiting.md" in PAGE
+
+
 def test_all_that_a_session_takes_is_there() -> None:
     taken = workflow._Definition.must_from_class(AgentSession)
     kinds = {"signal": taken.signals, "update": taken.updates, "query": taken.queries}
-    names = {f"{kind} {name}" for kind, handlers in kinds.items() for name in handlers}
+    names = {f"{kind} {name}" for kind, handlers in kinds.items() for name in handlers if name not in WAITING}
     others = {"refused ask", "list"}
     assert {step.name for step in STORY} == names | others
     for language in ("sh", "ts"):
