@@ -90,7 +90,13 @@ class WaitingCalls:
                 yield call
 
     async def approve(
-        self, key: SessionKey, call_id: str, *, arguments: JsonObject | None = None, by: str | None = None
+        self,
+        key: SessionKey,
+        call_id: str,
+        *,
+        arguments: JsonObject | None = None,
+        by: str | None = None,
+        request_id: str | None = None,
     ) -> Settled:
         """Say yes to a call that waits for it. It runs once.
 
@@ -99,6 +105,7 @@ class WaitingCalls:
             call_id: the call, as :meth:`waiting` has it.
             arguments: what it is to be called with instead of the model's; the model is told.
             by: who says so; the log keeps it.
+            request_id: names the request; sent again under its id it gets the same answer.
 
         Raises:
             CallNotFound, AlreadySettled: it does not wait for that.
@@ -107,10 +114,16 @@ class WaitingCalls:
         """
         fields = _given(call_id=call_id, decision="yes", by=by, arguments=arguments)
         request = await self._carried(key, call_id, Decision, fields, "arguments")
-        return await self._update(key, "approve", request)
+        return await self._update(key, "approve", request, request_id)
 
     async def decline(
-        self, key: SessionKey, call_id: str, *, reason: str | None = None, by: str | None = None
+        self,
+        key: SessionKey,
+        call_id: str,
+        *,
+        reason: str | None = None,
+        by: str | None = None,
+        request_id: str | None = None,
     ) -> Settled:
         """Say no to a call that waits for a yes. The model is told, with the reason.
 
@@ -120,7 +133,7 @@ class WaitingCalls:
             SessionNotFound: it has no open workflow.
         """
         request = Decision.of(_given(call_id=call_id, decision="no", by=by, reason=reason))
-        return await self._update(key, "approve", request)
+        return await self._update(key, "approve", request, request_id)
 
     async def tool_result(
         self,
@@ -130,6 +143,7 @@ class WaitingCalls:
         *,
         error: str | None = None,
         by: str | None = None,
+        request_id: str | None = None,
     ) -> Settled:
         """The outcome of a long-running tool: its result, or the error that it failed by.
 
@@ -140,10 +154,16 @@ class WaitingCalls:
         """
         fields = _given(call_id=call_id, result=result, error=error, by=by)
         request = await self._carried(key, call_id, Result, fields, "result")
-        return await self._update(key, "tool_result", request)
+        return await self._update(key, "tool_result", request, request_id)
 
     async def tool_progress(
-        self, key: SessionKey, call_id: str, text: str | None = None, *, percent: float | None = None
+        self,
+        key: SessionKey,
+        call_id: str,
+        text: str | None = None,
+        *,
+        percent: float | None = None,
+        request_id: str | None = None,
     ) -> Settled:
         """How far a long-running tool has come, for the status and the log.
 
@@ -153,7 +173,7 @@ class WaitingCalls:
             SessionNotFound: it has no open workflow.
         """
         request = Progress.of(_given(call_id=call_id, text=text, percent=percent))
-        return await self._update(key, "tool_progress", request)
+        return await self._update(key, "tool_progress", request, request_id)
 
     async def notify(
         self, key: SessionKey, name: str, payload: Json = None, *, notification_id: str | None = None
@@ -180,9 +200,11 @@ class WaitingCalls:
         await typed(handle.signal(AgentSession.notify, request), key)
         return notification_id
 
-    async def _update(self, key: SessionKey, name: str, request: Request) -> Settled:
+    async def _update(self, key: SessionKey, name: str, request: Request, request_id: str | None) -> Settled:
         handle = self.client.get_workflow_handle(key.workflow_id)
-        call = handle.execute_update(name, request, result_type=Settled)
+        # Temporal itself answers an update that comes again under its id, within one run.
+        update_id = f"{name}:{request_id}" if request_id is not None else None
+        call = handle.execute_update(name, request, id=update_id, result_type=Settled)
         return await typed(while_served(self.client, self._task_queue, call), key)
 
     async def _carried(

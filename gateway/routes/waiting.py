@@ -26,6 +26,23 @@ Words = Annotated[StrictStr, Field(max_length=4_000)]
 class WaitsBody(Record):
     """What waits in a session."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "waiting": [
+                        {
+                            "callId": "m1:t1.0",
+                            "tool": "transfer",
+                            "kind": "approval",
+                            "since": "2026-11-18T10:13:20+00:00",
+                        }
+                    ]
+                }
+            ]
+        }
+    )
+
     waiting: list[WaitingBody]
 
 
@@ -44,6 +61,8 @@ class ApproveBody(Body):
 class DeclineBody(Body):
     """A no."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"callId": "m1:t1.0", "reason": "Too much."}]})
+
     call_id: CallId
     reason: Words | None = Field(default=None, description="What the model is told.")
     by: Words | None = Field(default=None, description="Who says so; the log keeps it.")
@@ -51,6 +70,12 @@ class DeclineBody(Body):
 
 class ResultBody(Body):
     """The outcome of a long-running tool: a result or an error."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"callId": "m1:t1.0", "result": {"url": "https://example.com/sea.png"}}]
+        }
+    )
 
     call_id: CallId
     result: Any = None
@@ -61,6 +86,10 @@ class ResultBody(Body):
 class ProgressBody(Body):
     """How far a long-running tool has come."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"callId": "m1:t1.0", "text": "half", "percent": 50}]}
+    )
+
     call_id: CallId
     text: Words | None = None
     percent: Annotated[float, Field(ge=0, le=100), WHOLE] | None = None
@@ -68,6 +97,10 @@ class ProgressBody(Body):
 
 class NotifyBody(Body):
     """Something has happened."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "payment:17", "payload": {"amount": 5}}]}
+    )
 
     name: str = Field(min_length=1, max_length=128, description="Of the event.", examples=["payment:17"])
     payload: Any = Field(default=None, description="What the model is to know of it.")
@@ -79,12 +112,16 @@ class NotifyBody(Body):
 class SettledBody(Record):
     """It was taken."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"callId": "m1:t1.0", "decision": "yes"}]})
+
     call_id: str
     decision: str = Field(description="`yes`, `no`, `changed`, `result`, `failed` or `progress`.")
 
 
 class NotifiedBody(Record):
     """It was sent."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"notificationId": "n1"}]})
 
     notification_id: str
 
@@ -108,18 +145,28 @@ async def waiting(key: KeyDep, services: ServicesDep) -> Response:
 @router.post(
     SESSION + "/approve", operation_id="approveCall", summary="Say yes to a call", response_model=SettledBody
 )
-async def approve(key: KeyDep, services: ServicesDep, body: ApproveBody) -> Response:
+async def approve(
+    key: KeyDep, services: ServicesDep, body: ApproveBody, idempotency_key: IdempotencyKey = None
+) -> Response:
     """It runs once. Send the message again under its id to wait for the answer."""
-    done = await services.runner.approve(key, body.call_id, arguments=body.arguments, by=body.by)
+    done = await services.runner.approve(
+        key, body.call_id, arguments=body.arguments, by=body.by, request_id=idempotency_key
+    )
     return _settled(done)
 
 
 @router.post(
     SESSION + "/decline", operation_id="declineCall", summary="Say no to a call", response_model=SettledBody
 )
-async def decline(key: KeyDep, services: ServicesDep, body: DeclineBody) -> Response:
+async def decline(
+    key: KeyDep, services: ServicesDep, body: DeclineBody, idempotency_key: IdempotencyKey = None
+) -> Response:
     """The model is told, and the turn goes on."""
-    return _settled(await services.runner.decline(key, body.call_id, reason=body.reason, by=body.by))
+    return _settled(
+        await services.runner.decline(
+            key, body.call_id, reason=body.reason, by=body.by, request_id=idempotency_key
+        )
+    )
 
 
 @router.post(
@@ -128,9 +175,13 @@ async def decline(key: KeyDep, services: ServicesDep, body: DeclineBody) -> Resp
     summary="Give the result of a long-running tool",
     response_model=SettledBody,
 )
-async def tool_result(key: KeyDep, services: ServicesDep, body: ResultBody) -> Response:
+async def tool_result(
+    key: KeyDep, services: ServicesDep, body: ResultBody, idempotency_key: IdempotencyKey = None
+) -> Response:
     """The first one counts."""
-    done = await services.runner.tool_result(key, body.call_id, body.result, error=body.error, by=body.by)
+    done = await services.runner.tool_result(
+        key, body.call_id, body.result, error=body.error, by=body.by, request_id=idempotency_key
+    )
     return _settled(done)
 
 
@@ -140,9 +191,15 @@ async def tool_result(key: KeyDep, services: ServicesDep, body: ResultBody) -> R
     summary="Tell how far a long-running tool has come",
     response_model=SettledBody,
 )
-async def tool_progress(key: KeyDep, services: ServicesDep, body: ProgressBody) -> Response:
+async def tool_progress(
+    key: KeyDep, services: ServicesDep, body: ProgressBody, idempotency_key: IdempotencyKey = None
+) -> Response:
     """It is an event of the log, and no prompt shows it."""
-    return _settled(await services.runner.tool_progress(key, body.call_id, body.text, percent=body.percent))
+    return _settled(
+        await services.runner.tool_progress(
+            key, body.call_id, body.text, percent=body.percent, request_id=idempotency_key
+        )
+    )
 
 
 @router.post(
