@@ -308,7 +308,8 @@ class AgentSession(WaitHandlers):
             await self._steering.interrupt(turn, "workflow cancelled")
             raise
         finally:
-            standing.turn = None
+            if turn.left is None:  # else whoever still asks this run sees it wait
+                standing.turn = None
         if turn.repeated:
             return reply
         if turn.stopped is None and turn.epoch is not None:
