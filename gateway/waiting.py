@@ -205,7 +205,7 @@ class WaitingCalls:
         # Temporal itself answers an update that comes again under its id, within one run.
         update_id = f"{name}:{request_id}" if request_id is not None else None
         call = handle.execute_update(name, request, id=update_id, result_type=Settled)
-        return await typed(while_served(self.client, self._task_queue, call), key)
+        return await typed(while_served(self.client, key.workflow_id, self._task_queue, call), key)
 
     async def _carried(
         self, key: SessionKey, left_as: str, kind: type[R], fields: JsonObject, name: str
