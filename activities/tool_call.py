@@ -85,12 +85,14 @@ class Call:
         resolution = self._task.resolution
         if resolution is None:
             return self._held(asked, begun)
+        if approved(resolution) and begun is not None:
+            return begun  # that a person said yes was heard before, and the tool has run
         try:
             self._value = await self._value_of(resolution)
         except InvalidMessage as error:
             return self._failed(str(error))
         if approved(resolution):
-            return begun  # that a person said yes was heard before, and the tool has run
+            return None
         answer = answer_to(resolution, begun, asked, self._value)
         return self._failed(answer.error) if answer.error else self._response(answer.response)
 

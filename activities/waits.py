@@ -91,7 +91,7 @@ def approval_of(tool: Tool, limits: Limits) -> Wait:
 def begun_of(tool: Tool, limits: Limits, result: JsonObject | Pause) -> Wait | None:
     """What a call waits for whose tool has run; None if that was its result."""
     if isinstance(result, Sleep):
-        return _wait(kind="timer", seconds=result.seconds)
+        return _wait(kind="timer", seconds=max(result.seconds, 0.0))
     if isinstance(result, WaitForEvent):
         seconds = result.timeout if result.timeout is not None else limits.waiting_timeout
         return _wait(kind="event", event=result.name, seconds=seconds)

@@ -29,13 +29,16 @@ class Sleep(Pause):
 
     Args:
         seconds: how long; 0 or less is no time.
+
+    Raises:
+        InvalidArguments: it is no number of seconds that ends.
     """
 
     seconds: float
 
     def __post_init__(self) -> None:
-        if self.seconds > 0:
-            check_seconds("Sleep.seconds", self.seconds)
+        if not self.seconds <= 0:
+            _check_seconds("Sleep.seconds", self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class WaitForEvent(Pause):
         timeout: seconds; the agent's ``limits.waiting_timeout`` where None.
 
     Raises:
-        InvalidArguments: a name that nobody could notify by.
+        InvalidArguments: a name that nobody could notify by, or no number of seconds.
     """
 
     name: str
@@ -59,4 +62,12 @@ class WaitForEvent(Pause):
                 f"the name of an event has 1 to {EVENT_LENGTH} printable characters; "
                 f"{self.name[:80]!r} does not"
             )
-        check_seconds("WaitForEvent.timeout", self.timeout, optional=True)
+        if self.timeout is not None:
+            _check_seconds("WaitForEvent.timeout", self.timeout)
+
+
+def _check_seconds(what: str, seconds: object) -> None:
+    try:
+        check_seconds(what, seconds)
+    except InvalidAgent as error:  # they may be what a model has asked for, which is then told
+        raise InvalidArguments(str(error)) from None

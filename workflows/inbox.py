@@ -79,23 +79,27 @@ class Inbox:
         return f"messages of {self._size} bytes wait" if self._size + item.size > SIGNAL_BYTES else None
 
     async def answered(self, item: Item) -> Reply | Ack:
-        """Queue an item and wait for its answer: that it is parked, where it is.
+        """Queue an item and wait for its answer; or until it, or the turn before it, waits for the world.
 
         Raises:
             ApplicationError: what :meth:`refuse` was given for it.
         """
-        if self._parked is not None and item.id == self._running:
-            return self._parked
         self.add(item)
+        if self._parked is not None and item.kind == "turn":
+            return self._parked.model_copy(update={"invocation_id": item.id})
         future = self._waiting.setdefault(item.id, asyncio.Future())
         # Two callers may wait for one item; the handler of one being cancelled is not the other's loss.
         return await asyncio.shield(future)
 
     def park(self, reply: Reply) -> None:
-        """The running item waits for a person or the world; who waits for its answer is told so."""
+        """The running item waits for a person or the world, and so do the messages behind it.
+
+        Who waits for the answer of one is told so: it may be months, and a run cannot end before they go.
+        """
         self._parked = reply
-        if self._running is not None and (future := self._waiting.pop(self._running, None)):
-            future.set_result(reply)
+        ends = {item.id for item in self.items if item.kind == "end"}
+        for item_id in [each for each in self._waiting if each not in ends]:
+            self._waiting.pop(item_id).set_result(reply.model_copy(update={"invocation_id": item_id}))
 
     def unpark(self) -> None:
         """It goes on."""

@@ -13,8 +13,8 @@ from typing import Any
 from activities.protocol import Failure, Record
 from perdure.errors import InvalidMessage
 from perdure.jsonvalues import json_copy
-from workflows.request import MESSAGE_BYTES, Request
-from workflows.wait_messages import Notification, Parked, Waiting
+from workflows.request import BLOB_LENGTH, LEVELS_ABOVE, MESSAGE_BYTES, Request
+from workflows.wait_messages import Notification, Parked, Waiting, Was
 
 __all__ = [
     "LARGEST_MESSAGE",
@@ -39,8 +39,6 @@ LARGEST_MESSAGE = 20_000_000
 
 REFUSED_IDS = 20
 """Of how many messages that were refused the ids are kept."""
-
-BLOB_LENGTH = 1_000
 
 
 class Message(Request):
@@ -90,7 +88,7 @@ class Message(Request):
                 raise InvalidMessage("the message's content has no parts")
             if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
                 raise InvalidMessage("the parts of the message's content are no list of objects")
-        json_copy(self.text if self.content is None else self.content, "the message")
+        json_copy(self.text if self.content is None else self.content, "the message", under=LEVELS_ABOVE)
 
     @property
     def size(self) -> int:
@@ -197,6 +195,8 @@ class Carry(Record):
     heard: Sequence[str] = ()
     """The ids of the last notifications."""
     dropped: int = 0
+    was: Sequence[Was] = ()
+    """The last calls that do not wait any more."""
 
     def plus(self, **counts: int) -> Carry:
         """With these counted in."""

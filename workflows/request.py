@@ -9,10 +9,17 @@ from pydantic import ValidationError
 from activities.protocol import Record
 from perdure.errors import InvalidMessage
 
-__all__ = ["MESSAGE_BYTES", "Request"]
+__all__ = ["BLOB_LENGTH", "LEVELS_ABOVE", "MESSAGE_BYTES", "Request"]
 
 MESSAGE_BYTES = 256 * 1024
 """The largest message that Temporal carries, in bytes of its JSON. A larger one travels as a blob."""
+
+BLOB_LENGTH = 1_000
+"""Characters of the key of a blob."""
+
+LEVELS_ABOVE = 16
+"""Levels of a payload that what somebody sent may stand under: where it is carried, or handed on, it has
+more above it than where it came in, and a payload that is nested too deeply cannot be read."""
 
 ID_LENGTH = 128
 CALL_ID_LENGTH = 192
@@ -45,7 +52,7 @@ class Request(Record):
         Raises:
             InvalidMessage: an id that no database key could hold.
         """
-        for name in ("message_id", "request_id", "invocation_id", "before", "notification_id"):
+        for name in ("message_id", "request_id", "invocation_id", "before", "notification_id", "left_as"):
             _check_id(getattr(self, name, None), ID_LENGTH)
         _check_id(getattr(self, "call_id", None), CALL_ID_LENGTH)
 

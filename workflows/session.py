@@ -28,6 +28,7 @@ from perdure.crashpoints import reach
 from perdure.errors import (
     Busy,
     InternalError,
+    InvalidMessage,
     InvocationRewound,
     SessionEnded,
     SessionNotFound,
@@ -117,7 +118,10 @@ class AgentSession(WaitHandlers):
         """One turn; returns when the agent has answered, or the turn has failed or was cancelled."""
         said = Message.of(message)
         reply = await self._inbox.answered(Item(kind="turn", id=said.message_id or update_id(), message=said))
-        assert isinstance(reply, Reply), "a turn is answered by a Reply"
+        if not isinstance(reply, Reply):
+            raise application_error(
+                InvalidMessage(f"{reply.request_id} is the id of an end of {self._id}; send this under another")
+            )
         return reply
 
     @ask.validator

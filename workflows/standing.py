@@ -23,7 +23,7 @@ from workflows.waiting import Waits
 __all__ = ["Standing"]
 
 STEPS_SHOWN = 8
-_NOT_SHOWN = {"inbox", "epoch", "model", "parked", "mail", "heard", "dropped"}
+_NOT_SHOWN = {"inbox", "epoch", "model", "parked", "mail", "heard", "dropped", "was"}
 """What is carried and is no part of the status, or is counted anew for it."""
 
 
@@ -64,7 +64,7 @@ class Standing:
     def carry(self) -> Carry:
         """What the next run is to be handed."""
         mail, turn = self.waits.mail, self.turn
-        own = {"parked": turn.left if turn else None, "mail": mail.kept, "heard": mail.heard}
+        own = {"parked": turn.left if turn else None, "mail": mail.kept, "heard": mail.heard, "was": self.waits.was(turn.left if turn else None)}
         given = self.totals.model_fields_set - {*own, "dropped", "epoch", "inbox"}
         some = {
             name: list(value) if isinstance(value, deque) else value for name, value in own.items() if value

@@ -20,6 +20,9 @@ __all__ = ["MOST_AT_ONCE", "Step"]
 MOST_AT_ONCE = 16
 """Parallel calls of a step that run at a time: one turn must not take all that the workers can do."""
 
+LONGEST = 10 * 366 * 86_400
+"""Seconds that a call waits at most where it has a deadline: the calendar has an end."""
+
 _Numbered = tuple[int, CallRef]
 
 
@@ -133,7 +136,6 @@ class Step:
         if resolution.decision == "expired" and waiting.then == "fail":
             message = f"nobody approved of the call {waiting.call_id} of {waiting.tool} in time"
             await self._fail(Failure(type=LimitExceeded.__name__, message=message))
-            raise asyncio.CancelledError
         return resolution
 
     async def _try(self, index: int, call: CallRef, resolution: Resolution | None) -> Waiting | None:
@@ -146,13 +148,14 @@ class Step:
             may_wait=True,
             **({} if resolution is None else {"resolution": resolution}),
         )
-        async with self._state if call.serial else self._slots:
-            wait = await calls.run_tool(task, call)
+        with self._waits.coming(call_id_of(self._invocation_id, self.number, index)):
+            async with self._state if call.serial else self._slots:
+                wait = await calls.run_tool(task, call)
         return None if wait is None else self._waiting(index, call, wait)
 
     def _waiting(self, index: int, call: CallRef, wait: Wait) -> Waiting:
         now = workflow.now()
-        until = None if wait.seconds is None else now + timedelta(seconds=wait.seconds)
+        until = None if wait.seconds is None else now + timedelta(seconds=min(wait.seconds, LONGEST))
         fields = {"until": until, "event": wait.event, "then": wait.then}
         return Waiting(
             call_id=call_id_of(self._invocation_id, self.number, index),

@@ -189,6 +189,8 @@ class Turn:
 
     async def _fail(self, failure: Failure) -> None:
         await self._watcher.give_up(self, failure, "not approved in time")
+        if self.stopped is not None:  # else it was over in the log, and its next step will find that
+            raise asyncio.CancelledError
 
     def _look(self) -> None:
         """See whether it is parked, when something of its step has changed."""

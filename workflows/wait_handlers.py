@@ -28,10 +28,10 @@ class WaitHandlers:
     _waits: Waits
 
     @workflow.update
-    def approve(self, request: Any = None) -> Settled:
+    async def approve(self, request: Any = None) -> Settled:
         """A person's yes or no to a call that waits for it."""
         with typed():
-            return self._waits.settle(Decision.of(request))
+            return await self._settle(Decision.of(request))
 
     @approve.validator
     def _check_approve(self, request: Any = None) -> None:
@@ -39,16 +39,16 @@ class WaitHandlers:
             self._waits.check(Decision.of(request))
 
     @workflow.signal(name="approve")
-    def approve_signal(self, request: Any = None) -> None:
+    async def approve_signal(self, request: Any = None) -> None:
         """The same, for callers that don't wait; an error is shown by ``status``."""
         with self._standing.noted():
-            self._waits.settle(Decision.of(request))
+            await self._settle(Decision.of(request))
 
     @workflow.update
-    def tool_result(self, request: Any = None) -> Settled:
+    async def tool_result(self, request: Any = None) -> Settled:
         """The outcome of a long-running tool."""
         with typed():
-            return self._waits.settle(Result.of(request))
+            return await self._settle(Result.of(request))
 
     @tool_result.validator
     def _check_tool_result(self, request: Any = None) -> None:
@@ -56,18 +56,20 @@ class WaitHandlers:
             self._waits.check(Result.of(request))
 
     @workflow.signal(name="tool_result")
-    def tool_result_signal(self, request: Any = None) -> None:
+    async def tool_result_signal(self, request: Any = None) -> None:
         """The same, for callers that don't wait; an error is shown by ``status``."""
         with self._standing.noted():
-            self._waits.settle(Result.of(request))
+            await self._settle(Result.of(request))
+
+    async def _settle(self, request: Decision | Result) -> Settled:
+        await self._waits.arrived(request)
+        return self._waits.settle(request)
 
     @workflow.update
     async def tool_progress(self, request: Any = None) -> Settled:
         """How far a long-running tool has come: shown by ``status``, and noted in the log."""
         with typed():
-            wanted = Progress.of(request)
-            self._waits.check(wanted)
-        return await self._progress(wanted, update_id())
+            return await self._progress(Progress.of(request), update_id())
 
     @tool_progress.validator
     def _check_tool_progress(self, request: Any = None) -> None:
@@ -81,8 +83,8 @@ class WaitHandlers:
             await self._progress(Progress.of(request), str(workflow.uuid7()))
 
     async def _progress(self, progress: Progress, request_id: str) -> Settled:
-        with typed():
-            self._waits.report(progress)
+        await self._waits.arrived(progress)
+        self._waits.report(progress)
         self._standing.show()
         turn = self._standing.turn
         assert turn is not None, "a call waits, so a turn runs"

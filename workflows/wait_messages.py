@@ -10,7 +10,7 @@ from typing import Any, Literal
 from activities.protocol import CallRef, Record, Resolution
 from perdure.errors import InvalidMessage
 from perdure.jsonvalues import json_copy
-from workflows.request import MESSAGE_BYTES, Request
+from workflows.request import BLOB_LENGTH, LEVELS_ABOVE, MESSAGE_BYTES, Request
 
 __all__ = [
     "Decision",
@@ -21,9 +21,12 @@ __all__ = [
     "Result",
     "Settled",
     "Waiting",
+    "Was",
 ]
 
 REASON_LENGTH = 4_000
+SHOWN_LENGTH = 200
+"""Of a progress that the status shows and a run carries into the next one; many calls may wait at once."""
 NAME_LENGTH = 128
 
 
@@ -43,7 +46,9 @@ class _Sent(Request):
         kind = type(self).__name__.lower()
         if self.blob is not None and value is not None:
             raise InvalidMessage(f"the {kind} has a value and a blob; it is one or the other")
-        json_copy([value, *words], f"the {kind}")
+        if self.blob is not None and not 0 < len(self.blob) <= BLOB_LENGTH:
+            raise InvalidMessage(f"the blob of the {kind} is not the key of one")
+        json_copy([value, *words], f"the {kind}", under=LEVELS_ABOVE)
         size = len(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"))
         if size > MESSAGE_BYTES:
             raise InvalidMessage(
@@ -167,6 +172,13 @@ class Progress(Request):
         if self.percent is not None and not 0 <= self.percent <= 100:
             raise InvalidMessage(f"a percentage is 0 to 100, and not {self.percent}")
 
+    @property
+    def shown(self) -> dict[str, Any]:
+        """What a call that waits shows of it."""
+        long = self.text is not None and len(self.text) > SHOWN_LENGTH
+        text = f"{self.text[:SHOWN_LENGTH]}…" if self.text is not None and long else self.text
+        return {"text": text, "percent": self.percent}
+
 
 class Settled(Record):
     """A decision or a result was taken."""
@@ -187,7 +199,7 @@ class Waiting(Record):
     event: str | None = None
     then: str | None = None
     text: str | None = None
-    """The last progress that was reported."""
+    """The last progress that was reported, or its beginning: the log has it whole."""
     percent: float | None = None
 
     @property
@@ -209,6 +221,14 @@ class ParkedCall(Record):
     index: int
     call: CallRef
     waiting: Waiting
+
+
+class Was(Record):
+    """A call that does not wait any more, as it is carried into the next run."""
+
+    call_id: str
+    kind: str
+    how: str
 
 
 class Parked(Record):

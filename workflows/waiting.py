@@ -7,8 +7,8 @@ a run before has left waiting waits from the first moment: a handler may run bef
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from temporalio import workflow
@@ -16,7 +16,16 @@ from temporalio import workflow
 from activities.protocol import Resolution
 from perdure.errors import AlreadySettled, CallNotFound
 from workflows.messages import Carry
-from workflows.wait_messages import Decision, Notification, Progress, Result, Settled, Waiting
+from workflows.wait_messages import (
+    Decision,
+    Notification,
+    Parked,
+    Progress,
+    Result,
+    Settled,
+    Waiting,
+    Was,
+)
 
 __all__ = ["Mail", "Waits"]
 
@@ -26,8 +35,11 @@ MAIL_BYTES = 256 * 1024
 """How many bytes of them. They can be carried into the next run at any time."""
 REMEMBERED = 100
 """Of how many calls that do not wait any more, and notifications, the ids are kept."""
+CARRIED = 20
+"""Of how many such calls the next run is told."""
 
 _KINDS = {"approval": "approval", "result": "a result"}
+_OVER = "over"
 
 
 class Mail:
@@ -89,12 +101,41 @@ class Waits:
         """Told when a call begins or ceases to wait."""
         parked = carry.parked.calls if carry.parked is not None else ()
         self._open = {each.waiting.call_id: _Open(each.waiting) for each in parked}
-        self._settled: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._settled = OrderedDict(((was.kind, was.call_id), was.how) for was in carry.was)
+        self._coming: set[str] = set()
 
     @property
     def waiting(self) -> list[Waiting]:
         """The calls that wait, in the order in which they began to."""
         return [each.waiting for each in self._open.values() if each.resolution is None]
+
+    def was(self, left: Parked | None) -> list[Was]:
+        """The last calls that do not wait any more; not those that are left for the next run."""
+        still = {each.waiting.call_id for each in left.calls} if left is not None else ()
+        over = [
+            Was(call_id=call_id, kind=kind, how=how)
+            for (kind, call_id), how in self._settled.items()
+            if call_id not in still or how != _OVER
+        ]
+        return over[-CARRIED:]
+
+    @contextmanager
+    def coming(self, call_id: str) -> Iterator[None]:
+        """Meanwhile the call is tried, and may turn out to wait."""
+        self._coming.add(call_id)
+        try:
+            yield
+        finally:
+            self._coming.discard(call_id)
+
+    async def arrived(self, request: Decision | Result | Progress) -> None:
+        """Until it is known whether the call waits that somebody decides about, or answers.
+
+        The log has that it waits, and the service that it asks has its id, before its activity is done.
+        """
+        await workflow.wait_condition(
+            lambda: request.call_id not in self._coming or self._over(request) is not None
+        )
 
     async def settled(self, waiting: Waiting) -> Resolution:
         """What comes of a wait; ``expired`` where its time is up first."""
@@ -105,28 +146,32 @@ class Waits:
             self._open[waiting.call_id] = here
         if here.resolution is None and waiting.until is not None and waiting.until <= workflow.now():
             here.resolution = Resolution(decision="expired")
-            self._remember(waiting, "over")
+            self._remember(waiting, _OVER)
         self._tell()
         try:
             return await _in_time(here)
         finally:
             del self._open[waiting.call_id]
             if here.resolution is None:
-                self._remember(here.waiting, "over")
+                self._remember(here.waiting, _OVER)
                 self._tell()
 
     def check(self, request: Decision | Result | Progress) -> None:
-        """Whether the call that is meant waits for that.
+        """Whether the call that is meant waits for that, or may do so soon.
 
         Raises:
             CallNotFound, AlreadySettled: it does not.
         """
-        kind = "approval" if isinstance(request, Decision) else "result"
         call_id = request.call_id
+        if call_id not in self._coming or self._over(request) is not None:
+            self._check_now(request)
+
+    def _check_now(self, request: Decision | Result | Progress) -> None:
+        kind, call_id = _kind_of(request), request.call_id
         found = next((each for each in self.waiting if each.call_id == call_id), None)
         if found is not None and found.kind == kind:
             return
-        if how := self._settled.get((kind, call_id)):
+        if how := self._over(request):
             raise AlreadySettled(f"call {call_id} does not wait for {_KINDS[kind]} any more: it had {how!r}")
         if found is not None:
             raise CallNotFound(f"call {call_id} waits for {found.title}, and not for {_KINDS[kind]}")
@@ -138,7 +183,7 @@ class Waits:
         Raises:
             CallNotFound, AlreadySettled: the call does not wait for it.
         """
-        self.check(request)
+        self._check_now(request)
         resolution = request.resolution
         self._resolve(request.call_id, resolution)
         return Settled(call_id=request.call_id, decision=resolution.decision)
@@ -149,9 +194,9 @@ class Waits:
         Raises:
             CallNotFound, AlreadySettled: the call does not wait for a result.
         """
-        self.check(progress)
+        self._check_now(progress)
         here = self._open[progress.call_id]
-        here.waiting = here.waiting.model_copy(update={"text": progress.text, "percent": progress.percent})
+        here.waiting = here.waiting.model_copy(update=progress.shown)
 
     def notify(self, notification: Notification) -> None:
         """Wake the call that has waited longest for it, or keep it until one does."""
@@ -168,6 +213,10 @@ class Waits:
         self._remember(here.waiting, resolution.decision)
         here.resolution = resolution
         self._tell()
+
+    def _over(self, request: Decision | Result | Progress) -> str | None:
+        """How the wait that is meant came to its end."""
+        return self._settled.get((_kind_of(request), request.call_id))
 
     def _remember(self, waiting: Waiting, how: str) -> None:
         self._settled[waiting.kind, waiting.call_id] = how
@@ -189,6 +238,10 @@ async def _in_time(here: _Open) -> Resolution:
                 lambda: here.resolution is not None, timeout=left, timeout_summary=_summary(waiting)
             )
     return here.resolution or Resolution(decision="expired")
+
+
+def _kind_of(request: Decision | Result | Progress) -> str:
+    return "approval" if isinstance(request, Decision) else "result"
 
 
 def _summary(waiting: Waiting) -> str:

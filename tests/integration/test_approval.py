@@ -268,17 +268,83 @@ async def test_signals_of_any_service_decide(sqlite_world: World) -> None:
 async def test_messages_queue_behind_a_turn_that_waits(sqlite_world: World) -> None:
     world = sqlite_world
     key = await parked(world, TRANSFER)
+    for _ in range(2):
+        behind = await world.runner.ask(key, "next", message_id="m2")
+        assert (behind.invocation_id, behind.status) == ("m2", "waiting"), "nobody is kept for months"
+        assert [each.call_id for each in behind.waiting] == ["m1:t1.0"]
+    assert (await world.runner.status(key)).queued == 1
+    world.gemini.script(say("next done"))
+    await world.runner.approve(key, "m1:t1.0")
+    assert (await world.runner.ask(key, "next", message_id="m2")).text == "next done"
+    order = [event.invocation_id for event in await world.log(key)]
+    assert order == sorted(order)
+
+
+async def test_who_asked_before_the_turn_waited_is_told_so_too(sqlite_world: World) -> None:
+    world = sqlite_world
+    gate.reset()
+    key = world.key("clerk")
+    world.gemini.script([TRANSFER, call("wait_at_gate", label="x")], say("done"), say("next done"))
+    asked = asyncio.create_task(world.runner.ask(key, "go", message_id="m1"))
+    await asyncio.wait_for(gate.entered.wait(), 20)
     behind = asyncio.create_task(world.runner.ask(key, "next", message_id="m2"))
 
     async def queued() -> bool:
         return (await world.runner.status(key)).queued == 1
 
     await until(queued)
-    world.gemini.script(say("next done"))
+    gate.open.set()
+    assert [(await each).status for each in (asked, behind)] == ["waiting", "waiting"]
     await world.runner.approve(key, "m1:t1.0")
-    assert (await behind).text == "next done"
-    order = [event.invocation_id for event in await world.log(key)]
-    assert order == sorted(order)
+    assert (await world.runner.ask(key, "next", message_id="m2")).text == "next done"
+
+
+async def test_a_decision_that_comes_before_the_call_is_known_to_wait_counts(sqlite_world: World) -> None:
+    world = sqlite_world
+    gate.reset()
+    key = world.key("clerk")
+    world.gemini.script(call("submit", scene="sea"), say("done"))
+    asked = asyncio.create_task(world.runner.ask(key, "go", message_id="m1"))
+    await asyncio.wait_for(gate.entered.wait(), 20)
+    handle = world.handle(key)
+    await handle.signal("tool_progress", {"call_id": "m1:t1.0", "percent": 1})
+    await handle.signal("tool_result", {"call_id": "m1:t1.0", "result": "fast"})
+    late = asyncio.create_task(world.runner.tool_result(key, "m1:t1.0", "later"))
+    wrong = asyncio.create_task(world.runner.approve(key, "m1:t1.0"))
+    while not await _open_updates(world, key, 2):
+        await asyncio.sleep(0.05)
+    gate.open.set()
+    with pytest.raises(AlreadySettled):
+        await late
+    with pytest.raises((CallNotFound, AlreadySettled)):
+        await wrong
+    assert (await asked).status in ("waiting", "answered")
+    assert (await world.runner.ask(key, "go", message_id="m1")).text == "done"
+    assert await response(world, key) == {"result": "fast"}
+    assert (await world.runner.status(key)).last_error is None
+
+
+async def test_a_decision_for_a_call_that_does_not_come_to_wait_is_refused(sqlite_world: World) -> None:
+    world = sqlite_world
+    gate.reset()
+    key = world.key("clerk")
+    world.gemini.script(call("wait_at_gate", label="x"), say("done"))
+    asked = asyncio.create_task(world.runner.ask(key, "go", message_id="m1"))
+    await asyncio.wait_for(gate.entered.wait(), 20)
+    early = asyncio.create_task(world.runner.tool_result(key, "m1:t1.0", "early"))
+    while not await _open_updates(world, key, 1):
+        await asyncio.sleep(0.05)
+    gate.open.set()
+    with pytest.raises(CallNotFound):
+        await early
+    assert (await asked).text == "done"
+
+
+async def _open_updates(world: World, key: SessionKey, least: int) -> bool:
+    """Whether, besides the message, so many updates were accepted."""
+    events = (await world.handle(key).fetch_history()).events
+    accepted = [e for e in events if e.HasField("workflow_execution_update_accepted_event_attributes")]
+    return len(accepted) > least
 
 
 async def test_a_cancel_ends_the_wait(world: World) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from perdure import Agent, Limits, ToolContext, tool
 from perdure.waiting import WaitForEvent, sleep_for, sleep_until, wait_for_event
-from tests.integration.agents import wait_at_gate
+from tests.integration.agents import gate, wait_at_gate
 
 __all__ = ["WAITING_AGENTS", "ran"]
 
@@ -108,6 +108,18 @@ def render(scene: str, context: ToolContext) -> dict[str, str]:
     return {"job": f"job-{scene}", "answer_to": context.result_id}
 
 
+@tool(long_running=True)
+async def submit(scene: str) -> str:
+    """Start a rendering at a service that is quick to answer.
+
+    Args:
+        scene: which.
+    """
+    gate.entered.set()
+    await gate.open.wait()
+    return f"job-{scene}"
+
+
 @tool(long_running=True, result_timeout=0.3)
 def render_fast(scene: str) -> str:
     """Start a rendering that must not take long.
@@ -154,6 +166,7 @@ WAITING_AGENTS = [
             render,
             render_fast,
             render_costly,
+            submit,
             charge,
             sleep_for,
             sleep_until,
