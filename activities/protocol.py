@@ -25,6 +25,7 @@ __all__ = [
     "COMPACT",
     "END",
     "INTERRUPT",
+    "LONGEST",
     "NOTE_PROGRESS",
     "REWIND",
     "RUN_TOOL",
@@ -64,6 +65,9 @@ NOTE_PROGRESS = "note_progress"
 TOOL_SECONDS = 600.0
 """How long a tool may run for which nothing longer is said. The tool's own, shorter limit is the
 activity's to keep; this is the workflow's, for when the worker cannot."""
+
+LONGEST = 10 * 366 * 86_400
+"""Seconds that a call waits at most where it has a deadline: the calendar has an end."""
 
 FOREIGN_MESSAGE = 300
 """Characters that the history keeps of an outage's error."""

@@ -10,11 +10,11 @@ or workflow, waits for it then.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from activities.protocol import Resolution, ToolOutcome, ToolTask, Wait
+from activities.protocol import LONGEST, Resolution, ToolOutcome, ToolTask, Wait, call_id_of
 from perdure.agent import Limits
 from perdure.errors import CallNotFound
 from perdure.pause import Pause, Sleep, WaitForEvent
@@ -37,6 +37,7 @@ __all__ = [
     "ticket_of",
     "too_long",
     "wait_ids",
+    "waits_of",
 ]
 
 OLD_WORKFLOW = "This call must wait, and the worker of this session is of a release that cannot wait yet."
@@ -116,6 +117,38 @@ def outcome_of(event: Event) -> ToolOutcome:
         left = wait.seconds - max(passed, 0.0)
         wait = wait.model_copy(update={"seconds": max(round(left, 3), 0.0)})
     return ToolOutcome(waiting=wait)
+
+
+def waits_of(events: Sequence[Event]) -> list[JsonObject]:
+    """The calls that wait, as far as live events tell, in order: the fields of a ``Waiting`` of each."""
+    waits: dict[str, JsonObject] = {}
+    for event in events:
+        if said := event.meta.get("wait"):
+            call_id = call_id_of(event.invocation_id, said["step"], said["index"])
+            waits[call_id] = _fields(call_id, event, said)
+        elif told := event.meta.get("progress"):
+            waits.get(told["call_id"], {}).update(text=told.get("text"), percent=told.get("percent"))
+        elif event.meta.get("interrupted"):
+            waits = {
+                each: of for each, of in waits.items() if not each.startswith(f"{event.invocation_id}:t")
+            }
+        else:
+            waits.pop(event.id, None)
+    return list(waits.values())
+
+
+def _fields(call_id: str, event: Event, said: JsonObject) -> JsonObject:
+    since, seconds = event.created_at, said.get("seconds")
+    until = since + timedelta(seconds=min(seconds, LONGEST)) if since and seconds is not None else None
+    more = {name: said[name] for name in ("event", "then") if name in said}
+    return {
+        "call_id": call_id,
+        "tool": said["tool"],
+        "kind": said["kind"],
+        "since": since,
+        "until": until,
+        **more,
+    }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowQueryFailedError
+from temporalio.service import RPCError
 
 from activities.prompt import calls_of, model_event_id
-from activities.waits import begun_id_of, parts_of_call_id
+from activities.waits import begun_id_of, parts_of_call_id, waits_of
 from gateway.served import while_served
 from gateway.typed import typed
 from perdure import searchattributes
@@ -28,6 +30,13 @@ __all__ = ["WaitingCall", "WaitingCalls"]
 
 CARRIED_BYTES = 32_768
 """The largest value that Temporal's history gets as it is."""
+
+AT_ONCE = 16
+"""Sessions that are asked at a time what they wait for."""
+ASKED_FOR = timedelta(seconds=5)
+"""How long one is asked; where no worker answers for it, its log says what it waits for."""
+LOOKED_AT = 1_000
+"""Events of a log that is looked through for that."""
 
 R = TypeVar("R", bound=Request)
 
@@ -68,26 +77,29 @@ class WaitingCalls:
         Raises:
             SessionNotFound: it has no open workflow.
         """
-        handle = self.client.get_workflow_handle(key.workflow_id)
-        status: Status = await typed(handle.query(AgentSession.status), key)
-        return [await self._waiting_call(key, each) for each in status.waiting]
+        return await self._waiting(key)
 
     async def all_waiting(
         self, app: str | None = None, user_id: str | None = None
     ) -> AsyncIterator[WaitingCall]:
-        """The calls that wait in all sessions, of an app, of a user. New ones are found within seconds."""
+        """The calls that wait in all sessions, of an app, of a user. New ones are found within seconds.
+
+        Those of a session that no worker serves now are told as its log has them.
+        """
         query = f"WorkflowType = 'AgentSession' AND {searchattributes.STATUS} = 'waiting'"
         query += " AND ExecutionStatus = 'Running'"
         for name, value in ((searchattributes.APP, app), (searchattributes.USER, user_id)):
             if value is not None:
                 query += f" AND {name} = {_quoted(value)}"
+        asked: list[SessionKey] = []
         async for found in self.client.list_workflows(query):
-            try:
-                calls = await self.waiting(SessionKey.parse(found.id))
-            except SessionNotFound:  # it was closed meanwhile
-                continue
-            for call in calls:
-                yield call
+            asked.append(SessionKey.parse(found.id))
+            if len(asked) == AT_ONCE:
+                for call in await self._all_of(asked):
+                    yield call
+                asked.clear()
+        for call in await self._all_of(asked):
+            yield call
 
     async def approve(
         self,
@@ -224,6 +236,23 @@ class WaitingCalls:
             blob = await self.store.leave_message(key, left_as, {"value": value})
             fields |= {"blob": blob, "left_as": left_as}
         return kind.of(fields)
+
+    async def _all_of(self, keys: list[SessionKey]) -> list[WaitingCall]:
+        return [call for calls in await asyncio.gather(*map(self._served_or_not, keys)) for call in calls]
+
+    async def _served_or_not(self, key: SessionKey) -> list[WaitingCall]:
+        try:
+            return await self._waiting(key, ASKED_FOR)
+        except SessionNotFound:  # it was closed meanwhile
+            return []
+        except (RPCError, WorkflowQueryFailedError):
+            events = (await self.store.get(key, max_events=LOOKED_AT)).events
+        return [await self._waiting_call(key, Waiting(**each)) for each in waits_of(events)]
+
+    async def _waiting(self, key: SessionKey, within: timedelta | None = None) -> list[WaitingCall]:
+        handle = self.client.get_workflow_handle(key.workflow_id)
+        status: Status = await typed(handle.query(AgentSession.status, rpc_timeout=within), key)
+        return [await self._waiting_call(key, each) for each in status.waiting]
 
     async def _waiting_call(self, key: SessionKey, waiting: Waiting) -> WaitingCall:
         invocation_id, step, index = parts_of_call_id(waiting.call_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from perdure.checks import check_seconds
-from perdure.errors import InvalidArguments
+from perdure.errors import InvalidAgent, InvalidArguments
 from perdure.types import JsonObject
 
 __all__ = ["EVENT_LENGTH", "Pause", "Sleep", "WaitForEvent"]

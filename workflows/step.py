@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from temporalio import workflow
 
-from activities.protocol import CallRef, Failure, Resolution, ToolTask, Wait, call_id_of
+from activities.protocol import LONGEST, CallRef, Failure, Resolution, ToolTask, Wait, call_id_of
 from perdure.errors import LimitExceeded
 from workflows import calls
 from workflows.patches import CALLS_AT_ONCE
@@ -19,9 +19,6 @@ __all__ = ["MOST_AT_ONCE", "Step"]
 
 MOST_AT_ONCE = 16
 """Parallel calls of a step that run at a time: one turn must not take all that the workers can do."""
-
-LONGEST = 10 * 366 * 86_400
-"""Seconds that a call waits at most where it has a deadline: the calendar has an end."""
 
 _Numbered = tuple[int, CallRef]
 

@@ -133,9 +133,11 @@ class Waits:
 
         The log has that it waits, and the service that it asks has its id, before its activity is done.
         """
-        await workflow.wait_condition(
-            lambda: request.call_id not in self._coming or self._over(request) is not None
-        )
+        if self._may_come(request):
+            await workflow.wait_condition(lambda: not self._may_come(request))
+
+    def _may_come(self, request: Decision | Result | Progress) -> bool:
+        return request.call_id in self._coming and self._over(request) is None
 
     async def settled(self, waiting: Waiting) -> Resolution:
         """What comes of a wait; ``expired`` where its time is up first."""
@@ -162,8 +164,7 @@ class Waits:
         Raises:
             CallNotFound, AlreadySettled: it does not.
         """
-        call_id = request.call_id
-        if call_id not in self._coming or self._over(request) is not None:
+        if not self._may_come(request):
             self._check_now(request)
 
     def _check_now(self, request: Decision | Result | Progress) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 
+import pytest
 import pytest_asyncio
 from temporalio.testing import TimeSkipper
 
 from embedded.temporal import TemporalServer
+from gateway.runner import Runner
 from perdure.errors import AlreadySettled
 from perdure.testing import call, say
 from perdure.types import JsonObject, SessionKey
@@ -189,3 +192,40 @@ async def test_decisions_and_renewals_at_once_lose_nothing(world: World) -> None
     assert [to for session, to, _ in ran if session == key.session_id] == ["ann"]
     status = await world.runner.status(key)
     assert status.mail + status.dropped == RENEW_AT + 10
+
+
+async def test_what_was_settled_is_known_to_the_next_run(world: World) -> None:
+    key = await parked(world, TRANSFER, call("transfer", to="bob", amount=7))
+    await world.runner.decline(key, "m1:t1.0")
+    run = await run_id(world, key)
+    for number in range(RENEW_AT):
+        await world.runner.notify(key, f"early-{number}")
+
+    async def renewed() -> bool:
+        return await run_id(world, key) != run
+
+    await until(renewed)
+    with pytest.raises(AlreadySettled, match="'no'"):
+        await world.runner.approve(key, "m1:t1.0")
+    await world.runner.approve(key, "m1:t1.1")
+    assert (await world.runner.ask(key, "go", message_id="m1")).text == "done"
+
+
+async def test_what_waits_is_listed_also_where_no_worker_lives(
+    skipping: TemporalServer, sqlite_store: SessionStore
+) -> None:
+    async with open_world(skipping.address, sqlite_store, WAITING_AGENTS) as first:
+        key = await parked(first, call("weekly", note="x"), call("render", scene="sea"))
+
+        async def listed() -> bool:
+            return len([each async for each in first.runner.all_waiting(user_id=key.user_id)]) == 2
+
+        await until(listed)
+        served = [each async for each in first.runner.all_waiting(user_id=key.user_id)]
+        client = first.client
+    runner = Runner(client, sqlite_store, task_queue="another")
+    unserved = [each async for each in runner.all_waiting(user_id=key.user_id)]
+    assert [each.call_id for each in unserved] == ["m1:t1.0", "m1:t1.1"]
+    for now, before in zip(unserved, served, strict=True):
+        assert replace(now, since=before.since, until=before.until) == before
+        assert (now.until is None) == (before.until is None)

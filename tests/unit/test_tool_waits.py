@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 
+from activities.waits import waits_of
 from perdure import Agent, Limits, ToolContext, tool
-from perdure.errors import InvalidAgent, InvalidArguments
+from perdure.errors import InvalidAgent, InvalidArguments, InvalidContent, InvalidMessage
 from perdure.pause import Sleep, WaitForEvent
+from perdure.types import Event
 from perdure.waiting import sleep_for, sleep_until, wait_for_event
+from workflows.messages import Message
+from workflows.wait_messages import Notification, Progress, Result
 
 
 def pay(to: str, context: ToolContext, amount: int = 1_000) -> str:
@@ -103,3 +107,65 @@ def test_names_that_nobody_could_notify_by() -> None:
     for name in ("", "x" * 129, "a\nb"):
         with pytest.raises(InvalidArguments):
             wait_for_event(name)
+
+
+def note(call: int, kind: str, **meta: Any) -> Event:
+    said = {"step": 1, "index": call, "tool": "work", "kind": kind, **meta}
+    return event(f"m1:{'a' if kind == 'approval' else 'k'}1.{call}", wait=said)
+
+
+def event(event_id: str, **meta: Any) -> Event:
+    return Event(
+        id=event_id,
+        invocation_id="m1",
+        author="perdure",
+        meta=meta,
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+
+
+def test_a_log_tells_what_waits() -> None:
+    week = {"seconds": 7 * 86_400, "then": "fail"}
+    log = [event("m1:user"), note(0, "approval", **week), note(1, "result"), note(2, "event", event="paid")]
+    approval, result, happening = waits_of(log)
+    assert (approval["call_id"], approval["kind"], approval["then"]) == ("m1:t1.0", "approval", "fail")
+    assert approval["until"] - approval["since"] == timedelta(days=7)
+    assert (result["kind"], result["until"], happening["event"]) == ("result", None, "paid")
+    log += [event("m1:t1.0"), event("p1:progress", progress={"call_id": "m1:t1.1", "text": "half"})]
+    assert [(each["call_id"], each.get("text")) for each in waits_of(log)] == [
+        ("m1:t1.1", "half"),
+        ("m1:t1.2", None),
+    ]
+    assert waits_of([*log, event("m1:end", interrupted=True)]) == []
+    assert waits_of([note(0, "approval"), note(0, "result")])[0]["kind"] == "result", (
+        "approved, and it has run"
+    )
+    assert waits_of([]) == []
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), float("nan")])
+def test_a_time_that_never_comes_is_no_time(seconds: float) -> None:
+    with pytest.raises(InvalidArguments, match="seconds"):
+        Sleep(seconds)
+    with pytest.raises(InvalidArguments, match="timeout"):
+        WaitForEvent("paid", seconds)
+
+
+def test_what_is_sent_can_be_carried_further_down() -> None:
+    deep: Any = 1
+    for _ in range(195):
+        deep = [deep]
+    for request in (
+        lambda: Result.of({"call_id": "m1:t1.0", "result": deep}),
+        lambda: Notification.of({"name": "paid", "payload": deep}),
+        lambda: Message.of({"content": {"parts": [{"x": deep}]}}),
+    ):
+        with pytest.raises(InvalidContent, match="nested"):
+            request()
+    with pytest.raises(InvalidMessage, match="blob"):
+        Result.of({"call_id": "m1:t1.0", "blob": "x" * 100_000})
+
+
+def test_progress_shows_its_beginning() -> None:
+    shown = Progress(call_id="m1:t1.0", text="x" * 4_000, percent=3).shown
+    assert (len(shown["text"]), shown["percent"]) == (201, 3)
