@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json as json_lib
 from dataclasses import asdict
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -122,29 +123,24 @@ async def _waiting(settings: Settings, app: str | None, user: str | None, *, jso
     if not found:
         print("nothing waits")
     for call in found:
-        for line in _lines(call):
-            print(line)
+        print(f"{call.key}  {call.call_id}")
+        for line in [*render.waiting_lines(call), *_answers(call)]:
+            print(f"  {line}")
 
 
-def _lines(call: WaitingCall) -> list[str]:
-    until = f", until {call.until:%Y-%m-%d %H:%M:%S} UTC" if call.until else ""
-    what = {"event": f"event {call.event}", "timer": "its time"}.get(call.kind, call.kind)
-    lines = [
-        f"{call.key}  {call.call_id}",
-        f"  waits for {what} since {call.since:%Y-%m-%d %H:%M:%S} UTC{until}",
-    ]
-    arguments = json_lib.dumps(call.arguments or {}, ensure_ascii=False)
-    lines.append(f"  {call.tool} {arguments if len(arguments) <= 1_000 else arguments[:1_000] + '…'}")
-    if call.text or call.percent is not None:
-        lines.append(
-            "  "
-            + " ".join([f"{call.percent:g}%"] if call.percent is not None else [])
-            + f" {call.text or ''}"
-        )
+def _answers(call: WaitingCall) -> list[str]:
+    """How it can be answered."""
+    place = f"{quote(str(call.key))} {quote(call.call_id)}"
     if call.kind == "approval":
-        lines.append(f"  yes: perdure sessions approve {call.key} {call.call_id}")
-        lines.append(f"  no:  perdure sessions decline {call.key} {call.call_id} --reason …")
-    return lines
+        return [
+            f"yes: perdure sessions approve {place}",
+            f"no:  perdure sessions decline {place} --reason …",
+        ]
+    if call.kind == "result":
+        return [f"perdure sessions result {place} …"]
+    if call.event is not None:
+        return [f"perdure sessions notify {quote(str(call.key))} {quote(call.event)} …"]
+    return []
 
 
 async def _settle(settings: Settings, session: str, how: str, call: str, **more: Any) -> None:

@@ -119,9 +119,8 @@ class AgentSession(WaitHandlers):
         said = Message.of(message)
         reply = await self._inbox.answered(Item(kind="turn", id=said.message_id or update_id(), message=said))
         if not isinstance(reply, Reply):
-            raise application_error(
-                InvalidMessage(f"{reply.request_id} is the id of an end of {self._id}; send this under another")
-            )
+            taken = f"{reply.request_id} is the id of an end of {self._id}; send this under another"
+            raise application_error(InvalidMessage(taken))
         return reply
 
     @ask.validator

@@ -64,7 +64,8 @@ class Standing:
     def carry(self) -> Carry:
         """What the next run is to be handed."""
         mail, turn = self.waits.mail, self.turn
-        own = {"parked": turn.left if turn else None, "mail": mail.kept, "heard": mail.heard, "was": self.waits.was(turn.left if turn else None)}
+        left = turn.left if turn else None
+        own = {"parked": left, "mail": mail.kept, "heard": mail.heard, "was": self.waits.was(left)}
         given = self.totals.model_fields_set - {*own, "dropped", "epoch", "inbox"}
         some = {
             name: list(value) if isinstance(value, deque) else value for name, value in own.items() if value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 import pytest_asyncio
@@ -311,8 +312,7 @@ async def test_a_decision_that_comes_before_the_call_is_known_to_wait_counts(sql
     await handle.signal("tool_result", {"call_id": "m1:t1.0", "result": "fast"})
     late = asyncio.create_task(world.runner.tool_result(key, "m1:t1.0", "later"))
     wrong = asyncio.create_task(world.runner.approve(key, "m1:t1.0"))
-    while not await _open_updates(world, key, 2):
-        await asyncio.sleep(0.05)
+    await until(partial(_were_accepted, world, key, 2))
     gate.open.set()
     with pytest.raises(AlreadySettled):
         await late
@@ -332,15 +332,14 @@ async def test_a_decision_for_a_call_that_does_not_come_to_wait_is_refused(sqlit
     asked = asyncio.create_task(world.runner.ask(key, "go", message_id="m1"))
     await asyncio.wait_for(gate.entered.wait(), 20)
     early = asyncio.create_task(world.runner.tool_result(key, "m1:t1.0", "early"))
-    while not await _open_updates(world, key, 1):
-        await asyncio.sleep(0.05)
+    await until(partial(_were_accepted, world, key, 1))
     gate.open.set()
     with pytest.raises(CallNotFound):
         await early
     assert (await asked).text == "done"
 
 
-async def _open_updates(world: World, key: SessionKey, least: int) -> bool:
+async def _were_accepted(world: World, key: SessionKey, least: int) -> bool:
     """Whether, besides the message, so many updates were accepted."""
     events = (await world.handle(key).fetch_history()).events
     accepted = [e for e in events if e.HasField("workflow_execution_update_accepted_event_attributes")]
