@@ -140,7 +140,7 @@ def waits_of(events: Sequence[Event]) -> list[JsonObject]:
 def _fields(call_id: str, event: Event, said: JsonObject) -> JsonObject:
     since, seconds = event.created_at, said.get("seconds")
     until = since + timedelta(seconds=min(seconds, LONGEST)) if since and seconds is not None else None
-    more = {name: said[name] for name in ("event", "then") if name in said}
+    more: JsonObject = {name: said[name] for name in ("event", "then") if name in said}
     return {
         "call_id": call_id,
         "tool": said["tool"],

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from gateway.retention import run_now
 from perdure import Agent, Compaction, Limits
-from perdure.errors import InvocationRewound, ModelRefused, SessionNotFound, UnknownAgent
+from perdure.errors import InvocationRewound, ModelRefused
 from perdure.testing import call, say
+from tests.histories.ending_plays import deleted, end, refused, reopened, retention, stopped
 from tests.histories.play import Play
 from tests.histories.waiting_plays import (
     approval,
@@ -155,24 +155,6 @@ async def failed(play: Play) -> None:
     await play.ask("hello", "m3")
 
 
-async def end(play: Play) -> None:
-    """A turn, an artifact from outside, and the end: the workflow closes."""
-    play.world.gemini.script(say("one"))
-    await play.ask("hello", "m1")
-    await play.world.runner.save_artifact(play.key, "a.txt", b"a", "text/plain")
-    await play.world.runner.end(play.key, request_id="e1")
-    await play.closed()
-
-
-async def refused(play: Play) -> None:
-    """A session of an agent that nobody serves: the workflow closes, having done nothing."""
-    try:
-        await play.ask("hello", "m1")
-    except UnknownAgent:
-        return
-    raise AssertionError("there is no agent of that name")
-
-
 async def continued(play: Play) -> None:
     """A run that ends with messages waiting, and the run that they were carried into."""
     turn = await play.held("m0")
@@ -188,17 +170,6 @@ async def continued(play: Play) -> None:
 
     await until(answered)
     await play.ask("number 16", "m16")
-
-
-async def reopened(play: Play) -> None:
-    """An end as a signal, and the workflow of a message that opens the session again."""
-    play.world.gemini.script(say("one"))
-    await play.ask("hello", "m1")
-    await play.handle.signal("end", {"request_id": "e1"})
-    await play.closed()
-    play.world.gemini.script(say("two"), say("three"))
-    await play.world.runner.ask(play.key, "wake up", message_id="m2", reopen=True)
-    await play.ask("hello again", "m3")
 
 
 async def artifacts(play: Play) -> None:
@@ -277,29 +248,6 @@ async def taken_over(play: Play) -> None:
     await play.ask("five", "m5")
 
 
-async def stopped(play: Play) -> None:
-    """A workflow that an operator cancels during a turn, with another message waiting."""
-    turn = await play.held("m1")
-    await play.world.runner.message(play.key, "never taken", message_id="m2")
-    await play.handle.cancel()
-    await turn
-    gate.open.set()
-    await play.closed()
-
-
-async def deleted(play: Play) -> None:
-    """A session that is deleted in the store during a turn: the workflow closes."""
-    turn = await play.held("m1")
-    await play.world.store.delete(play.key)
-    gate.open.set()
-    try:
-        await turn
-    except SessionNotFound:
-        await play.closed()
-        return
-    raise AssertionError("the session is gone")
-
-
 async def limits(play: Play) -> None:
     """A turn within its limits, and one past each: time, in a tool and in the first call; tokens; steps."""
     play.world.gemini.script(call("wait_at_gate", label="open"), say("in time"))
@@ -344,18 +292,6 @@ async def full(play: Play) -> None:
         return (await play.world.runner.status(play.key)).turns == 5
 
     await until(answered)
-
-
-async def retention(play: Play) -> None:
-    """A cleaning that finds one session to delete."""
-    await play.ask("hello", "m1")
-    await run_now(play.world.client, play.world.settings.task_queue, days=0)
-    query = f"WorkflowType = 'Retention' AND TaskQueue = '{play.world.settings.task_queue}'"
-
-    async def listed() -> list[str]:
-        return [found.id async for found in play.world.client.list_workflows(query)]
-
-    [play.workflow_id] = await until(listed)
 
 
 PLAYS: dict[str, Callable[[Play], Awaitable[None]]] = {

@@ -18,7 +18,7 @@ from embedded import devfile
 from embedded.temporal import TemporalServer
 from perdure.errors import CallNotFound
 from perdure.testing import call, say
-from perdure.types import SessionKey
+from perdure.types import JsonObject, SessionKey
 from storage.sessions import SessionStore
 from tests.integration.harness import World, open_world, until
 from tests.integration.waiting_agents import WAITING_AGENTS, ran
@@ -63,10 +63,10 @@ def perdure(here: Here, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return run
 
 
-async def parked(world: World, *calls: object) -> SessionKey:
+async def parked(world: World, *calls: JsonObject) -> SessionKey:
     key = world.key("clerk")
     world.gemini.clear()
-    world.gemini.script([*calls], say("done"))
+    world.gemini.script(list(calls), say("done"))
     assert (await world.runner.ask(key, "go", message_id="m1")).status == "waiting"
     return key
 
