@@ -105,6 +105,7 @@ def build_worker(
             steering.interrupt,
             steering.end_session,
             steering.save_artifact,
+            steering.note_progress,
             retention.find,
             retention.delete,
             retention.collect_blobs,

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from activities.protocol import call_id_of
 from perdure.agent import Agent
 from perdure.instructions import render
 from perdure.types import Event, Json, JsonObject, text_of
@@ -126,7 +127,7 @@ def model_event_id(invocation_id: str, step: int) -> str:
 
 def response_event_id(invocation_id: str, step: int, index: int) -> str:
     """The id of the response to call ``index`` (from 0) of a step."""
-    return f"{invocation_id}:t{step}.{index}"
+    return call_id_of(invocation_id, step, index)
 
 
 def _parts(event: Event) -> list[JsonObject]:

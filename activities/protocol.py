@@ -25,6 +25,8 @@ __all__ = [
     "COMPACT",
     "END",
     "INTERRUPT",
+    "LONGEST",
+    "NOTE_PROGRESS",
     "REWIND",
     "RUN_TOOL",
     "SAVE_ARTIFACT",
@@ -39,9 +41,14 @@ __all__ = [
     "ModelOutcome",
     "ModelTask",
     "Moved",
+    "ProgressTask",
+    "Resolution",
     "RewindTask",
     "SealableFailureConverter",
+    "ToolOutcome",
     "ToolTask",
+    "Wait",
+    "call_id_of",
     "data_converter",
 ]
 
@@ -52,11 +59,15 @@ REWIND = "rewind"
 INTERRUPT = "interrupt"
 END = "end_session"
 SAVE_ARTIFACT = "save_artifact"
+NOTE_PROGRESS = "note_progress"
 
 
 TOOL_SECONDS = 600.0
 """How long a tool may run for which nothing longer is said. The tool's own, shorter limit is the
 activity's to keep; this is the workflow's, for when the worker cannot."""
+
+LONGEST = 10 * 366 * 86_400
+"""Seconds that a call waits at most where it has a deadline: the calendar has an end."""
 
 FOREIGN_MESSAGE = 300
 """Characters that the history keeps of an outage's error."""
@@ -183,6 +194,24 @@ class ModelOutcome(Record):
     text: str | None = None
 
 
+class Resolution(Record):
+    """What came of a wait: what a person decided, what the world sent, or that the time is up.
+
+    What was sent with it is here as it is where it is small, and else left in the store.
+    """
+
+    decision: str
+    """``yes``, ``no`` or ``changed`` of a person; ``result`` or ``failed``; ``event``; ``expired``."""
+    value: Any = None
+    """The other arguments, the result, or the payload of the event."""
+    blob: str | None = None
+    """Where the store has the value, instead of the value."""
+    left_as: str | None = None
+    """The id under which it was left there."""
+    by: str | None = None
+    reason: str | None = None
+
+
 class ToolTask(Record):
     """Run call ``index`` of the answer that step ``step`` gave."""
 
@@ -190,6 +219,45 @@ class ToolTask(Record):
     step: int
     index: int
     epoch: int
+    may_wait: bool = False
+    """The workflow knows what to do with a call that waits. One from before that does not."""
+    resolution: Resolution | None = None
+    """The call has waited, and this is what came of it."""
+
+
+class Wait(Record):
+    """What a call waits for."""
+
+    kind: str
+    """``approval``, ``result``, ``event`` or ``timer``."""
+    event: str | None = None
+    """The name of the notification that answers it."""
+    seconds: float | None = None
+    """Until the time is up, from now on; None: it waits for ever."""
+    then: str | None = None
+    """What becomes of an approval when it is: ``approve`` or ``fail``; else it is refused."""
+
+
+class ToolOutcome(Record):
+    """The call has not been answered, and needs a person or the world."""
+
+    waiting: Wait
+
+
+def call_id_of(invocation_id: str, step: int, index: int) -> str:
+    """The id of call ``index`` (from 0) of a step, and of the event that answers it."""
+    return f"{invocation_id}:t{step}.{index}"
+
+
+class ProgressTask(Record):
+    """Note how far a long-running tool has come."""
+
+    request_id: str
+    invocation_id: str
+    call_id: str
+    epoch: int
+    text: str | None = None
+    percent: float | None = None
 
 
 class CompactTask(Record):

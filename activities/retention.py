@@ -11,6 +11,7 @@ import logging
 
 from temporalio import activity
 from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExecutionStatus
+from temporalio.common import SearchAttributeKey
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.retention_tasks import (
@@ -23,6 +24,7 @@ from activities.retention_tasks import (
     Found,
 )
 from activities.runtime import beating, log, typed_errors
+from perdure import searchattributes
 from perdure.types import SessionKey
 from storage.sessions import SessionStore
 
@@ -30,6 +32,8 @@ __all__ = ["BATCH", "RetentionActivities"]
 
 BATCH = 100
 """Sessions a batch: a few kilobytes of history."""
+
+_STATUS = SearchAttributeKey.for_keyword(searchattributes.STATUS)
 
 _NO_WORKFLOW = (RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT)
 """There is none, or there can be none: a session of a store used without workflows may have a longer id."""
@@ -107,6 +111,7 @@ class RetentionActivities:
 
 
 def _is_at_work(run: WorkflowExecutionDescription) -> bool:
-    """Whether an activity is under way, or a message has come in that no worker has taken up yet."""
+    """Whether an activity is under way, a turn waits, or a message came that no worker has taken up."""
     raw = run.raw_description
-    return bool(raw.pending_activities) or raw.HasField("pending_workflow_task")
+    waits = run.typed_search_attributes.get(_STATUS) == "waiting"
+    return waits or bool(raw.pending_activities) or raw.HasField("pending_workflow_task")

@@ -14,6 +14,7 @@ from activities.fencing import still_wanted
 from activities.protocol import (
     END,
     INTERRUPT,
+    NOTE_PROGRESS,
     REWIND,
     SAVE_ARTIFACT,
     ArtifactTask,
@@ -21,6 +22,7 @@ from activities.protocol import (
     Interrupted,
     InterruptTask,
     Moved,
+    ProgressTask,
     RewindTask,
 )
 from activities.runtime import beating, log, session_key, typed_errors
@@ -101,6 +103,28 @@ class SteeringActivities:
             session = await self._store.end(key, confirm=still_wanted)
         log(logging.INFO, "ended", key, task.request_id, "at seq %d", session.head)
         return Moved(epoch=session.epoch, seq=session.head)
+
+    @activity.defn(name=NOTE_PROGRESS)
+    @typed_errors
+    async def note_progress(self, task: ProgressTask) -> int:
+        """Note in the log how far a long-running tool has come. No prompt shows it.
+
+        Returns:
+            The seq of the event.
+
+        Raises:
+            StaleEpoch: the turn was cancelled or rewound meanwhile; nothing was written.
+        """
+        told = task.model_dump(include={"call_id", "text", "percent"}, exclude_unset=True)
+        event = Event(
+            id=f"{task.request_id}:progress",
+            invocation_id=task.invocation_id,
+            author="perdure",
+            meta={"progress": told},
+        )
+        async with beating():
+            stored = await self._store.append(session_key(), event, epoch=task.epoch, first_wins=True)
+        return stored.seq
 
     @activity.defn(name=SAVE_ARTIFACT)
     @typed_errors

@@ -11,14 +11,15 @@ import asyncio
 import sys
 import uuid
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from temporalio.client import RPCTimeoutOrCancelledError
 from temporalio.service import RPCError, RPCStatusCode
 
 from cli import render
 from cli.common import open_runner
-from gateway.runner import Runner
-from perdure.errors import InvocationNotFound, PerdureError, SessionNotFound
+from gateway.runner import Answer, Runner
+from perdure.errors import CallNotFound, InvocationNotFound, PerdureError, SessionNotFound
 from perdure.settings import Settings
 from perdure.types import Event, SessionKey
 
@@ -31,6 +32,9 @@ _AWAY = frozenset({RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, R
 HELP = """\
 /rewind [INVOCATION]  undo the last turn, or everything from an invocation on
 /redo                 undo the last rewind
+/waiting              show what the turn waits for
+/approve [CALL]       say yes to a call that waits for it
+/decline [CALL] [WHY] say no to it
 /state                show the session's state
 /artifacts            list its artifacts
 /history              show its events
@@ -48,6 +52,11 @@ def converse(settings: Settings, key: SessionKey, *, reopen: bool) -> None:
             loop.run(opened.__aexit__(None, None, None))
 
 
+class _Message(NamedTuple):
+    text: str
+    id: str
+
+
 class Chat:
     """One conversation; it prints what it is told.
 
@@ -63,6 +72,9 @@ class Chat:
         self._key = key
         self._reopen = reopen
         self._last_rewind: str | None = None
+        self._behind: _Message | None = None
+        """What was said last, where it is not answered yet: its turn, or one before it, waits."""
+        self._seen = 0
 
     async def greet(self) -> None:
         """Say where we are."""
@@ -74,24 +86,33 @@ class Chat:
             print(f"{self._key}: {session.head} events so far. /help lists the commands.")
 
     async def say(self, text: str) -> None:
-        """Send a message, show what comes of it as it comes, and return when the turn has ended."""
-        message_id = uuid.uuid4().hex
-        seen = await self._head()
-        turn = asyncio.create_task(self._ask(text, message_id))
+        """Send a message and show what comes of it as it comes.
+
+        Returns when the turn has ended, or waits for a person or the world.
+        """
+        if self._behind is None:
+            self._seen = await self._head()
+        await self._follow(_Message(text, uuid.uuid4().hex))
+        self._reopen = False
+
+    async def _follow(self, message: _Message) -> None:
+        turn = asyncio.create_task(self._ask(message))
         try:
             ended = False
             while not ended:
                 await asyncio.wait([turn], timeout=_LOOK_EVERY)
                 ended = turn.done()  # asked before looking: what it wrote last must be seen too
-                seen = await self._show_after(seen)
+                self._seen = await self._show_after(self._seen)
         except asyncio.CancelledError:
             turn.cancel()
             await asyncio.gather(turn, return_exceptions=True)
-            await self._runner.cancel(self._key, message_id)
+            await self._runner.cancel(self._key, message.id)
             print("(cancelled)")
             return
-        await turn
-        self._reopen = False
+        waits = (await turn).status == "waiting"
+        self._behind = message if waits else None
+        if waits:
+            await self._waiting("")
 
     async def command(self, line: str) -> None:
         """Run a ``/command``."""
@@ -99,6 +120,9 @@ class Chat:
         known = {
             "rewind": self._rewind,
             "redo": self._redo,
+            "waiting": self._waiting,
+            "approve": self._approve,
+            "decline": self._decline,
             "state": self._state,
             "artifacts": self._artifacts,
             "history": self._history,
@@ -108,12 +132,13 @@ class Chat:
         else:
             print(HELP)
 
-    async def _ask(self, text: str, message_id: str) -> None:
+    async def _ask(self, message: _Message) -> Answer:
         told = False
         while True:
             try:
-                await self._runner.ask(self._key, text, message_id=message_id, reopen=self._reopen)
-                return
+                return await self._runner.ask(
+                    self._key, message.text, message_id=message.id, reopen=self._reopen
+                )
             except (RPCError, RPCTimeoutOrCancelledError) as error:
                 # The SDK says the same of a call that timed out and of one that we cancelled.
                 ours = (task := asyncio.current_task()) is not None and task.cancelling() > 0
@@ -159,6 +184,41 @@ class Chat:
                 "nothing was rewound in this chat; /rewind takes a rewind's id from /history too"
             )
         await self._rewind(self._last_rewind)
+
+    async def _waiting(self, _: str) -> None:
+        calls = await self._runner.waiting(self._key)
+        for call in calls:
+            for line in render.waiting_lines(call):
+                print(f"  {line}", flush=True)
+        if any(call.kind == "approval" for call in calls):
+            print("  say /approve or /decline, with the call where there are several")
+        if not calls:
+            print("  nothing waits")
+
+    async def _approve(self, rest: str) -> None:
+        call_id, _ = await self._meant(rest)
+        await self._runner.approve(self._key, call_id, by=self._key.user_id)
+        await self._go_on()
+
+    async def _decline(self, rest: str) -> None:
+        call_id, why = await self._meant(rest)
+        await self._runner.decline(self._key, call_id, reason=why or None, by=self._key.user_id)
+        await self._go_on()
+
+    async def _meant(self, rest: str) -> tuple[str, str]:
+        """The call that is named, or the only one that there is, and what was said besides."""
+        calls = [each for each in await self._runner.waiting(self._key) if each.kind == "approval"]
+        name, _, more = rest.partition(" ")
+        if any(each.call_id == name for each in calls):
+            return name, more.strip()
+        if len(calls) == 1:
+            return calls[0].call_id, rest
+        some = ", ".join(each.call_id for each in calls) or "none"
+        raise CallNotFound(f"which call? Those that wait for a person's yes: {some}")
+
+    async def _go_on(self) -> None:
+        if self._behind is not None:
+            await self._follow(self._behind)
 
     async def _last_turn(self) -> str:
         events = (await self._store.get(self._key)).events

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -14,9 +14,23 @@ from rich.text import Text
 
 from perdure.types import ArtifactVersion, Event, Json, JsonObject, Session
 
-__all__ = ["as_json", "describe", "event_table", "one_line", "session_table", "show", "state_lines"]
+if TYPE_CHECKING:  # Temporal takes a second to import, which a list of sessions need not pay
+    from gateway.waiting import WaitingCall
+
+__all__ = [
+    "as_json",
+    "describe",
+    "event_table",
+    "one_line",
+    "session_table",
+    "show",
+    "state_lines",
+    "waiting_lines",
+]
 
 _WIDTH = 160
+_ARGUMENTS = 1_000
+"""Characters of the arguments that somebody is to decide about."""
 
 
 def as_json(value: Any) -> str:
@@ -53,6 +67,22 @@ def state_lines(state: Mapping[str, Json]) -> Iterator[str]:
     """State, one key a line, sorted."""
     for key in sorted(state):
         yield f"{key} = {one_line(state[key])}"
+
+
+def waiting_lines(call: WaitingCall) -> list[str]:
+    """What a call waits for, since when, until when; the tool, what it is called with, how far it is."""
+    what = {"approval": "approval", "result": "its result", "event": f"the event {call.event}"}
+    until = f", until {_when(call.until)}" if call.until else ""
+    lines = [
+        f"waits for {what.get(call.kind, 'its time')} since {_when(call.since)}{until}",
+        f"{call.tool} {one_line(call.arguments or {}, _ARGUMENTS)}",
+    ]
+    if call.ticket is not None:
+        lines.append(f"ticket {one_line(call.ticket)}")
+    if call.text or call.percent is not None:
+        percent = [f"{call.percent:g}%"] if call.percent is not None else []
+        lines.append(" ".join([*percent, *([call.text] if call.text else [])]))
+    return lines
 
 
 def session_table(sessions: Sequence[Session]) -> Table:

@@ -23,6 +23,7 @@ from cli.common import (
     session_key,
 )
 from cli.prompt_view import show_context
+from cli.waiting import add_to
 from perdure.errors import InvalidOption
 from perdure.settings import Settings
 from perdure.types import Session, SessionKey
@@ -138,6 +139,9 @@ def import_(
 ) -> None:
     """Make an exported session again: the same log, state and artifacts."""
     asyncio.run(_import(find_settings(data), file, session_key(under) if under else None))
+
+
+add_to(app)
 
 
 def _apps(settings: Settings) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypedDict, TypeVar
@@ -16,8 +16,6 @@ from typing import TypedDict, TypeVar
 from temporalio.client import (
     Client,
     WithStartWorkflowOperation,
-    WorkflowQueryFailedError,
-    WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
 from temporalio.common import (
@@ -26,16 +24,17 @@ from temporalio.common import (
     TypedSearchAttributes,
     WorkflowIDConflictPolicy,
 )
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError
 
 from activities.codec import converter
-from activities.failures import perdure_error
 from activities.protocol import Failure
 from gateway.closing import close_workflow
 from gateway.held_up import Work, work_of
 from gateway.served import while_served
+from gateway.typed import typed
+from gateway.waiting import CARRIED_BYTES, WaitingCall, WaitingCalls
 from perdure import searchattributes
-from perdure.errors import InvalidMessage, SessionNotFound, TemporalUnavailable
+from perdure.errors import InvalidMessage, TemporalUnavailable
 from perdure.settings import Settings
 from perdure.sources import Source
 from perdure.types import Json, JsonObject, Session, SessionKey
@@ -54,13 +53,11 @@ from workflows.messages import (
     RewindRequest,
 )
 from workflows.session import AgentSession
+from workflows.wait_messages import Waiting
 
-__all__ = ["Answer", "Runner", "Said", "connect", "new_id"]
+__all__ = ["Answer", "Runner", "Said", "WaitingCall", "connect", "new_id"]
 
 T = TypeVar("T")
-
-CARRIED_BYTES = 32_768
-"""The largest message that Temporal's history gets as it is. It stands there twice, and a run has many."""
 
 WORKFLOW_ID_LENGTH = 1000
 """The longest id that Temporal takes, where its configuration says nothing else."""
@@ -72,10 +69,12 @@ class Answer:
 
     invocation_id: str
     status: str
-    """``answered``, ``failed`` or ``cancelled``."""
+    """``answered``, ``failed`` or ``cancelled``; or ``waiting``, and the turn goes on later."""
     seq: int
     text: str
     failure: Failure | None = None
+    waiting: Sequence[Waiting] = ()
+    """The calls that it waits for."""
 
 
 class Said(TypedDict, total=False):
@@ -104,7 +103,7 @@ async def connect(settings: Settings) -> Client:
     )
 
 
-class Runner:
+class Runner(WaitingCalls):
     """Talk to sessions.
 
     Args:
@@ -128,7 +127,10 @@ class Runner:
         reopen: bool = False,
         state: Mapping[str, Json] | None = None,
     ) -> Answer:
-        """One turn, from the message to the answer. Starts the session if there is none.
+        """One turn, from the message to the answer, or to where it waits for a person or the world.
+
+        Starts the session if there is none. Of a turn that waits, ask again under its id: once it
+        goes on, that returns when it is answered, or waits again.
 
         Args:
             key: the session.
@@ -155,6 +157,7 @@ class Runner:
             seq=reply.seq,
             text=found[0].text if found and reply.status == "answered" else "",
             failure=Failure.model_validate(error) if error else reply.failure,
+            waiting=reply.waiting,
         )
 
     async def message(
@@ -207,7 +210,7 @@ class Runner:
         """
         request = CancelRequest(invocation_id=invocation_id) if invocation_id else CancelRequest()
         handle = self.client.get_workflow_handle(key.workflow_id)
-        await _typed(handle.signal(AgentSession.cancel, request), key)
+        await typed(handle.signal(AgentSession.cancel, request), key)
 
     async def end(self, key: SessionKey, *, request_id: str | None = None) -> Session:
         """Close the session and return its final state. Ending it twice is the same as once.
@@ -267,8 +270,8 @@ class Runner:
             SessionNotFound: it has no open workflow. The store may have the session all the same.
         """
         handle = self.client.get_workflow_handle(key.workflow_id)
-        status = await _typed(handle.query(AgentSession.status), key)
-        return await _typed(work_of(self.client, key.workflow_id, status), key)
+        status = await typed(handle.query(AgentSession.status), key)
+        return await typed(work_of(self.client, key.workflow_id, status), key)
 
     async def save_artifact(
         self, key: SessionKey, name: str, data: Source, mime_type: str, *, request_id: str | None = None
@@ -331,7 +334,7 @@ class Runner:
             update, request, start_workflow_operation=start, result_type=answer
         )
         try:
-            return await _typed(while_served(self.client, key.workflow_id, self._task_queue, call), key)
+            return await typed(while_served(self.client, key.workflow_id, self._task_queue, call), key)
         except (
             RPCError,
             WorkflowUpdateRPCTimeoutOrCancelledError,
@@ -382,18 +385,3 @@ def _attributes(key: SessionKey) -> TypedSearchAttributes:
 
 def _summary(key: SessionKey) -> str:
     return f"{key.app} · {key.user_id} · {key.session_id}"
-
-
-async def _typed(call: Awaitable[T], key: SessionKey) -> T:
-    """Await a call to Temporal; raise Perdure's own error where there is one behind a failure."""
-    try:
-        return await call
-    except (WorkflowUpdateFailedError, WorkflowQueryFailedError) as error:
-        ours = perdure_error(error.__cause__)
-        if ours is None:
-            raise
-        raise ours from error
-    except RPCError as error:
-        if error.status is not RPCStatusCode.NOT_FOUND:
-            raise
-        raise SessionNotFound(f"no workflow of session {key} is open") from error

@@ -13,8 +13,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from gateway.runner import Answer
+from gateway.runner import Answer, WaitingCall
 from perdure.types import ArtifactVersion, Event, JsonObject, Session
+from workflows.wait_messages import Waiting
 
 __all__ = [
     "WHOLE",
@@ -23,10 +24,12 @@ __all__ = [
     "EventBody",
     "Record",
     "SessionBody",
+    "WaitingBody",
     "answer_json",
     "artifact_json",
     "event_json",
     "session_json",
+    "waiting_json",
 ]
 
 
@@ -147,6 +150,24 @@ class SessionBody(Record):
     forked_from: dict[str, Any] | None = None
 
 
+class WaitingBody(Record):
+    """A call that waits for a person or the world; fields that are empty are left out."""
+
+    call_id: str = Field(examples=["m1:t1.0"])
+    tool: str
+    kind: str = Field(description="`approval`, `result`, `event` or `timer`.")
+    since: datetime
+    until: datetime | None = None
+    event: str | None = Field(default=None, description="The name of the notification that answers it.")
+    then: str | None = Field(
+        default=None, description="What becomes of an approval at its deadline: `approve` or `fail`."
+    )
+    text: str | None = Field(default=None, description="The last progress that was reported.")
+    percent: float | None = None
+    arguments: dict[str, Any] | None = Field(default=None, description="Only where what waits is listed.")
+    ticket: Any = Field(default=None, description="What a long-running tool has returned, there too.")
+
+
 class ArtifactBody(Record):
     """One version of an artifact, without its bytes."""
 
@@ -240,9 +261,29 @@ def answer_json(answer: Answer) -> JsonObject:
         "seq": answer.seq,
         "text": answer.text,
     }
+    if answer.waiting:
+        told["waiting"] = [waiting_json(each) for each in answer.waiting]
     if answer.failure is not None:
         told["failure"] = {"type": answer.failure.type, "message": answer.failure.message}
     return told
+
+
+def waiting_json(call: Waiting | WaitingCall) -> JsonObject:
+    """A call that waits, as our routes give it."""
+    told: JsonObject = {
+        "callId": call.call_id,
+        "tool": call.tool,
+        "kind": call.kind,
+        "since": call.since.isoformat(),
+        "until": call.until.isoformat() if call.until else None,
+        "event": call.event,
+        "then": call.then,
+        "text": call.text,
+        "percent": call.percent,
+    }
+    if isinstance(call, WaitingCall):
+        told |= {"arguments": call.arguments, "ticket": call.ticket}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def sha256_of(artifact: ArtifactVersion) -> str:

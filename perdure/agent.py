@@ -82,9 +82,12 @@ class Limits:
         steps: model calls a turn.
         tokens: what the model calls of a turn may take together, prompts and answers, by the
             model's own count: from there on it is not asked again. No limit where None.
-        turn_timeout: seconds a turn may take, from the moment it is begun, whatever it is at or
-            waits for; a running tool is cancelled. Between two tries of its first model call
-            it is looked at when the next one begins. No limit where None.
+        turn_timeout: seconds a turn may take, from the moment it is begun, whatever it is at; a
+            running tool is cancelled. Between two tries of its first model call it is looked at when
+            the next one begins. The time in which all that is left of it waits for a person or
+            the world does not count. No limit where None.
+        waiting_timeout: seconds that a call may wait for a person or the world, where neither it
+            nor its tool says another number. No limit where None.
         model_timeout: seconds one try of a model call may take.
         model_attempts: tries of one model call, if it fails in a way that may pass.
         tool_timeout: seconds one run of a tool may take that sets no ``timeout`` of its own.
@@ -105,6 +108,7 @@ class Limits:
     steps: int = 32
     tokens: int | None = None
     turn_timeout: float | None = None
+    waiting_timeout: float | None = None
     model_timeout: float = 120.0
     model_attempts: int = 10
     tool_timeout: float = 300.0
@@ -123,8 +127,8 @@ class Limits:
             check_int("Limits.tokens", self.tokens, least=1)
         for name in ("model_timeout", "tool_timeout"):
             check_seconds(f"Limits.{name}", getattr(self, name))
-        if self.turn_timeout is not None:
-            check_seconds("Limits.turn_timeout", self.turn_timeout)
+        for name in ("turn_timeout", "waiting_timeout"):
+            check_seconds(f"Limits.{name}", getattr(self, name), optional=True)
 
 
 @dataclass(frozen=True, init=False, repr=False)

@@ -87,6 +87,7 @@ class ToolContext:
         idempotency_key: the same for every attempt of this call and of no other; made from
             the ids where None.
         attempt: 1 for the first try of this call.
+        result_id: of a long-running tool, the id under which its result is to be sent.
         artifacts: how to reach artifacts; without it the artifact methods raise.
         stop: set when the call should come to an end: cancelled, rewound, or out of time.
     """
@@ -100,6 +101,7 @@ class ToolContext:
         call_id: str = "call",
         idempotency_key: str | None = None,
         attempt: int = 1,
+        result_id: str | None = None,
         artifacts: ArtifactAccess | None = None,
         stop: Event | None = None,
     ) -> None:
@@ -109,6 +111,7 @@ class ToolContext:
         self.call_id = call_id
         self.idempotency_key = idempotency_key or f"{key}:{invocation_id}:{call_id}"
         self.attempt = attempt
+        self.result_id = result_id or call_id
         self._artifacts = artifacts
         self._stop = stop or Event()
         self._loop = _running_loop()

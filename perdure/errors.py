@@ -4,6 +4,7 @@
     ├── NotFound
     │   ├── SessionNotFound        no such session for this app and user
     │   ├── InvocationNotFound     the session never had that invocation
+    │   ├── CallNotFound           no call of that id waits in the session
     │   ├── ArtifactNotFound       no live version of that name
     │   ├── ArtifactDamaged        its bytes are not those that were saved
     │   └── UnknownAgent           no worker here serves that app
@@ -14,6 +15,7 @@
     │   ├── EventConflict          the event id is taken by other content
     │   ├── StaleEpoch             the turn was cancelled or rewound meanwhile
     │   ├── StateConflict          a key changed between read and write
+    │   ├── AlreadySettled         the call that waited has had its decision or result
     │   └── InvocationRewound      the invocation is no longer live
     ├── Invalid
     │   ├── InvalidMessage         empty, too large, or not what the handler takes
@@ -53,9 +55,11 @@ from __future__ import annotations
 import re
 
 __all__ = [
+    "AlreadySettled",
     "ArtifactDamaged",
     "ArtifactNotFound",
     "Busy",
+    "CallNotFound",
     "Conflict",
     "Denied",
     "EventConflict",
@@ -118,6 +122,10 @@ class InvocationNotFound(NotFound):
     """The session's log has no such invocation. List its events to find the right id."""
 
 
+class CallNotFound(NotFound):
+    """No call of that id waits in the session: it never did, or its turn is over. See what waits."""
+
+
 class ArtifactNotFound(NotFound):
     """No live version of that artifact: never saved, rewound, or deleted."""
 
@@ -165,6 +173,10 @@ class StaleEpoch(Conflict):
 
 class StateConflict(Conflict):
     """A state key changed between being read and being written. Run the call again."""
+
+
+class AlreadySettled(Conflict):
+    """The call does not wait any more: decided, answered, expired or cancelled. What came first counts."""
 
 
 class InvocationRewound(Conflict):

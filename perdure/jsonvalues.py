@@ -27,17 +27,18 @@ Convert = Callable[[object, str], object]
 """Turns a value that is not JSON into one that is nearer to it, or raises InvalidContent."""
 
 
-def json_copy(value: object, where: str = "value") -> Json:
+def json_copy(value: object, where: str = "value", *, under: int = 0) -> Json:
     """A deep copy of ``value`` in plain JSON types: tuples become lists, enum members their values.
 
     Args:
         value: what is to be stored.
         where: what to call the value in an error, such as ``state['counters']``.
+        under: levels that it will stand under, which count as its own.
 
     Raises:
         InvalidContent: something in it that JSON or a database cannot hold, named by its path.
     """
-    return _copy(value, where, 0, _refuse)
+    return _copy(value, where, under, _refuse)
 
 
 def jsonable(value: object, where: str = "value") -> Json:

@@ -83,10 +83,7 @@ class Signature:
         Raises:
             InvalidArguments: naming every argument that is missing, unknown or of the wrong kind.
         """
-        try:
-            values = self._model.model_validate(dict(arguments))
-        except ValidationError as error:
-            raise InvalidArguments(self._explain(error, arguments)) from None
+        values = self._checked(arguments)
         args = [getattr(values, slot.field) for slot in self._slots if slot.positional]
         kwargs = {slot.name: getattr(values, slot.field) for slot in self._slots if not slot.positional}
         if self._context_position is not None:
@@ -94,6 +91,21 @@ class Signature:
         elif self.context_parameter is not None:
             kwargs[self.context_parameter] = context
         return args, kwargs
+
+    def values(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """What the model sent, checked, by the names of the parameters; defaults are filled in.
+
+        Raises:
+            InvalidArguments: as in :meth:`bind`.
+        """
+        values = self._checked(arguments)
+        return {slot.name: getattr(values, slot.field) for slot in self._slots}
+
+    def _checked(self, arguments: Mapping[str, Any]) -> BaseModel:
+        try:
+            return self._model.model_validate(dict(arguments))
+        except ValidationError as error:
+            raise InvalidArguments(self._explain(error, arguments)) from None
 
     def _take_context(self, parameter: inspect.Parameter) -> None:
         if self.context_parameter is not None:

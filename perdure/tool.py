@@ -9,18 +9,22 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
 from perdure.checks import check_int, check_seconds, check_text
 from perdure.context import ToolContext
-from perdure.errors import InvalidAgent
+from perdure.errors import InvalidAgent, InvalidArguments
 from perdure.jsonvalues import jsonable
+from perdure.pause import Pause
 from perdure.types import JsonObject
 
 __all__ = ["FunctionTool", "Tool", "tool"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+Confirm = bool | Callable[[dict[str, Any]], bool]
+OnTimeout = Literal["refuse", "approve", "fail"]
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,63}")
 
@@ -35,6 +39,14 @@ class Tool:
         parallel: let calls that take a :class:`ToolContext` run beside others of their step.
         timeout: seconds one run may take; the agent's ``limits.tool_timeout`` where None.
         retries: how many more times to run it after it raised; then the model sees the error.
+        confirm: a person must say yes before a call runs: always, or where a function of the arguments
+            (a dict by parameter name, checked, defaults filled in) says so. One that raises asks.
+        confirm_timeout: seconds the person has; the agent's ``limits.waiting_timeout`` where None.
+        on_timeout: what becomes of the call when they are over: ``refuse`` (the model is told),
+            ``approve`` (it runs) or ``fail`` (the turn ends in an error).
+        long_running: what the function returns is a ticket, and the call waits until its result
+            is sent as ``tool_result``; see ``ToolContext.result_id``.
+        result_timeout: seconds the result may take; the agent's ``limits.waiting_timeout`` where None.
 
     Raises:
         InvalidAgent: it cannot be declared; the message says why and how to mend it.
@@ -49,6 +61,11 @@ class Tool:
         parallel: bool = False,
         timeout: float | None = None,
         retries: int = 0,
+        confirm: Confirm = False,
+        confirm_timeout: float | None = None,
+        on_timeout: OnTimeout = "refuse",
+        long_running: bool = False,
+        result_timeout: float | None = None,
     ) -> None:
         own_name = _checked_function(function)
         functools.update_wrapper(self, function)
@@ -60,6 +77,12 @@ class Tool:
         self.parallel = parallel
         self.timeout = timeout
         self.retries = retries
+        self._check_waits(confirm, confirm_timeout, on_timeout, result_timeout, long_running)
+        self.confirm = confirm
+        self.confirm_timeout = confirm_timeout
+        self.on_timeout = on_timeout
+        self.long_running = long_running
+        self.result_timeout = result_timeout
         self.is_async = _is_async(function, self.name)
         # Here and not above: pydantic takes longer to import than everything else together.
         from perdure.schema import Signature
@@ -100,6 +123,24 @@ class Tool:
         """How many times a call is run at most, when the function itself raises: 1 and the retries."""
         return 1 + self.retries
 
+    def needs_approval(self, arguments: Mapping[str, Any]) -> bool:
+        """Whether a person must say yes to a call with these arguments, as the model sent them.
+
+        Not where they do not fit the signature: then the function is not run at all.
+        """
+        if self.confirm is False:
+            return False
+        try:
+            values = self._signature.values(arguments)
+        except InvalidArguments:
+            return False
+        if self.confirm is True:
+            return True
+        try:
+            return bool(self.confirm(values))
+        except Exception:  # noqa: BLE001 - foreign code: where it cannot say, a person does
+            return True
+
     async def call(
         self,
         arguments: Mapping[str, Any],
@@ -107,6 +148,17 @@ class Tool:
         *,
         executor: Executor | None = None,
     ) -> JsonObject:
+        """The same as :meth:`run`, for what does not wait: of a pause it gives a description."""
+        result = await self.run(arguments, context, executor=executor)
+        return result.described() if isinstance(result, Pause) else result
+
+    async def run(
+        self,
+        arguments: Mapping[str, Any],
+        context: ToolContext | None = None,
+        *,
+        executor: Executor | None = None,
+    ) -> JsonObject | Pause:
         """Run it for the model. A sync function runs in a thread, with this task's contextvars.
 
         Args:
@@ -115,7 +167,8 @@ class Tool:
             executor: whose thread a sync function gets; the event loop's own where None.
 
         Returns:
-            A JSON object: what the function returned, if that was one, else ``{"result": ...}``.
+            A JSON object: what the function returned, if that was one, else ``{"result": ...}``. Or
+            the :class:`~perdure.waiting.Pause` that it returned.
 
         Raises:
             InvalidArguments: they do not fit the signature; the function was not run.
@@ -134,6 +187,8 @@ class Tool:
             returned = await asyncio.get_running_loop().run_in_executor(executor, run)
             if inspect.isawaitable(returned):  # an async function behind a sync decorator
                 returned = await returned
+        if isinstance(returned, Pause):
+            return returned
         result = jsonable(returned, f"the result of {self.name}")
         return result if isinstance(result, dict) else {"result": result}
 
@@ -150,7 +205,31 @@ class Tool:
         return f"<Tool {self.name}({', '.join(self.parameters.get('properties', {}))})>"
 
     def _identity(self) -> tuple[object, ...]:
-        return (self.function, self.name, self.description, self.parallel, self.timeout, self.retries)
+        waits = (self.confirm, self.confirm_timeout, self.on_timeout, self.long_running, self.result_timeout)
+        own = (self.function, self.name, self.description, self.parallel, self.timeout, self.retries)
+        return (*own, *waits)
+
+    def _check_waits(
+        self,
+        confirm: object,
+        confirm_timeout: object,
+        on_timeout: object,
+        result_timeout: object,
+        long_running: object,
+    ) -> None:
+        what = f"tool {self.name!r}"
+        if not isinstance(confirm, bool) and (not callable(confirm) or inspect.iscoroutinefunction(confirm)):
+            raise InvalidAgent(
+                f"{what}: confirm is {confirm!r}; it is True or a sync function of the dict of arguments"
+            )
+        if on_timeout not in ("refuse", "approve", "fail"):
+            raise InvalidAgent(f"{what}: on_timeout is {on_timeout!r}; it is 'refuse', 'approve' or 'fail'")
+        check_seconds(f"{what}: confirm_timeout", confirm_timeout, optional=True)
+        check_seconds(f"{what}: result_timeout", result_timeout, optional=True)
+        if not confirm and (confirm_timeout is not None or on_timeout != "refuse"):
+            raise InvalidAgent(f"{what}: confirm_timeout and on_timeout say nothing without confirm")
+        if not long_running and result_timeout is not None:
+            raise InvalidAgent(f"{what}: result_timeout says nothing without long_running")
 
 
 class FunctionTool(Tool, Generic[P, R]):
@@ -170,6 +249,11 @@ def tool(
     parallel: bool = False,
     timeout: float | None = None,
     retries: int = 0,
+    confirm: Confirm = False,
+    confirm_timeout: float | None = None,
+    on_timeout: OnTimeout = "refuse",
+    long_running: bool = False,
+    result_timeout: float | None = None,
 ) -> FunctionTool[P, R]: ...
 
 
@@ -181,6 +265,11 @@ def tool(
     parallel: bool = False,
     timeout: float | None = None,
     retries: int = 0,
+    confirm: Confirm = False,
+    confirm_timeout: float | None = None,
+    on_timeout: OnTimeout = "refuse",
+    long_running: bool = False,
+    result_timeout: float | None = None,
 ) -> Callable[[Callable[P, R]], FunctionTool[P, R]]: ...
 
 
@@ -193,6 +282,11 @@ def tool(
     parallel: bool = False,
     timeout: float | None = None,
     retries: int = 0,
+    confirm: Confirm = False,
+    confirm_timeout: float | None = None,
+    on_timeout: OnTimeout = "refuse",
+    long_running: bool = False,
+    result_timeout: float | None = None,
 ) -> FunctionTool[P, R] | Callable[[Callable[P, R]], FunctionTool[P, R]]:
     """Declare a function as a tool: ``@tool``, ``@tool(timeout=5)`` or ``tool(object.method)``.
 
@@ -211,6 +305,14 @@ def tool(
             it is run again.
         timeout: seconds one run may take; the agent's ``limits.tool_timeout`` where None.
         retries: how many more times to run it after it raised; then the model sees the error.
+        confirm: a person must say yes before a call runs: always, or where a function of the arguments
+            (a dict by parameter name, checked, defaults filled in) says so. One that raises asks.
+        confirm_timeout: seconds the person has; the agent's ``limits.waiting_timeout`` where None.
+        on_timeout: what becomes of the call when they are over: ``refuse`` (the model is told),
+            ``approve`` (it runs) or ``fail`` (the turn ends in an error).
+        long_running: what the function returns is a ticket, and the call waits until its result
+            is sent as ``tool_result``; see ``ToolContext.result_id``.
+        result_timeout: seconds the result may take; the agent's ``limits.waiting_timeout`` where None.
 
     Raises:
         InvalidAgent: it cannot be declared; the message says why and how to mend it.
@@ -224,6 +326,11 @@ def tool(
             parallel=parallel,
             timeout=timeout,
             retries=retries,
+            confirm=confirm,
+            confirm_timeout=confirm_timeout,
+            on_timeout=on_timeout,
+            long_running=long_running,
+            result_timeout=result_timeout,
         )
 
     return declare if function is None else declare(function)

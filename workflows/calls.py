@@ -27,7 +27,9 @@ from activities.protocol import (
     InterruptTask,
     ModelOutcome,
     ModelTask,
+    ToolOutcome,
     ToolTask,
+    Wait,
 )
 
 __all__ = ["call_model", "compact", "interrupt", "run_tool", "steer", "step_title"]
@@ -70,20 +72,26 @@ async def call_model(task: ModelTask, model: str | None) -> ModelOutcome:
     return outcome
 
 
-async def run_tool(task: ToolTask, call: CallRef) -> None:
-    """One call of a tool. Its result is in the log; here it is only known to be there."""
+async def run_tool(task: ToolTask, call: CallRef) -> Wait | None:
+    """One call of a tool. Its result is in the log; here it is only known to be there.
+
+    Returns:
+        What it waits for, if it does not have a result yet.
+    """
     seconds = max(call.timeout or 0, TOOL_SECONDS) + 60
-    await workflow.execute_activity(
+    either: Any = int | ToolOutcome  # a union is no type, but a type hint
+    done: int | ToolOutcome = await workflow.execute_activity(
         RUN_TOOL,
         task,
         task_queue=call.queue,
-        result_type=int,
+        result_type=either,
         start_to_close_timeout=timedelta(seconds=seconds),
         heartbeat_timeout=HEARTBEAT,
         retry_policy=PATIENT,
         cancellation_type=ActivityCancellationType.TRY_CANCEL,
-        summary=f"tool {call.name}",
+        summary=f"tool {call.name}" + (f" · {task.resolution.decision}" if task.resolution else ""),
     )
+    return done.waiting if isinstance(done, ToolOutcome) else None
 
 
 async def compact(task: CompactTask) -> int | None:

@@ -10,6 +10,7 @@ from temporalio.common import SearchAttributeKey
 from perdure import searchattributes
 from perdure.types import SessionKey
 from workflows.messages import Status
+from workflows.wait_messages import Waiting
 
 __all__ = ["details", "set_status", "tag"]
 
@@ -37,8 +38,9 @@ def details(status: Status, steps: Iterable[str]) -> str:
     The UI renders bold text, code and lists, and no tables.
     """
     lines = [
-        f"**Working**: {status.doing}, for `{status.invocation_id}`" if status.doing else "**Idle**",
+        _headline(status),
         "",
+        *[f"- **Waits** for {each.title}: `{each.call_id}`{_progress(each)}" for each in status.waiting],
         f"- **Status** {status.status}",
         f"- **Waiting** {_count(status.queued, 'message')}",
         f"- **Turns** {status.turns}, with {_count(status.model_calls, 'model call')} "
@@ -49,11 +51,28 @@ def details(status: Status, steps: Iterable[str]) -> str:
     if status.refused:
         ids = ", ".join(f"`{one}`" for one in status.refused_ids)
         lines.append(f"- **Refused**, the inbox being full, {_count(status.refused, 'message')}; last {ids}")
+    if status.mail or status.dropped:
+        lines.append(
+            f"- **Early** {_count(status.mail, 'notification')} kept, and {status.dropped} dropped, "
+            "too many being kept"
+        )
     if status.last_error:
         lines += ["", f"**Last error** `{status.last_error.type}`: {status.last_error.message}"]
     if last := [f"{number}. {step}" for number, step in enumerate(steps, 1)]:
         lines += ["", "**Last steps**, newest first", "", *last]
     return "\n".join(lines)
+
+
+def _headline(status: Status) -> str:
+    if not status.doing:
+        return "**Idle**"
+    state = "Waiting" if status.status == "waiting" else "Working"
+    return f"**{state}**: {status.doing}, for `{status.invocation_id}`"
+
+
+def _progress(waiting: Waiting) -> str:
+    told = [f"{waiting.percent:g}%"] if waiting.percent is not None else []
+    return " ".join(["", *told, *([waiting.text] if waiting.text else [])])
 
 
 def _count(number: int, what: str) -> str:

@@ -24,12 +24,14 @@ class Inbox:
 
     Args:
         items: what the run before carried over.
+        running: the id of the item that was running there, and still is.
     """
 
-    def __init__(self, items: Iterable[Item] = ()) -> None:
+    def __init__(self, items: Iterable[Item] = (), running: str | None = None) -> None:
         self.items = deque(items)
         self._size = sum(item.size for item in self.items)
-        self._running: str | None = None
+        self._running = running
+        self._parked: Reply | None = None
         self._waiting: dict[str, asyncio.Future[Reply | Ack]] = {}
 
     def __len__(self) -> int:
@@ -77,25 +79,45 @@ class Inbox:
         return f"messages of {self._size} bytes wait" if self._size + item.size > SIGNAL_BYTES else None
 
     async def answered(self, item: Item) -> Reply | Ack:
-        """Queue an item and wait for its answer.
+        """Queue an item and wait for its answer; or until it, or the turn before it, waits for the world.
 
         Raises:
             ApplicationError: what :meth:`refuse` was given for it.
         """
         self.add(item)
+        if self._parked is not None and item.kind == "turn":
+            return self._parked.model_copy(update={"invocation_id": item.id})
         future = self._waiting.setdefault(item.id, asyncio.Future())
         # Two callers may wait for one item; the handler of one being cancelled is not the other's loss.
         return await asyncio.shield(future)
 
+    def park(self, reply: Reply) -> None:
+        """The running item waits for a person or the world, and so do the messages behind it.
+
+        Who waits for the answer of one is told so: it may be months, and a run cannot end before they go.
+        """
+        self._parked = reply
+        ends = {item.id for item in self.items if item.kind == "end"}
+        for item_id in [each for each in self._waiting if each not in ends]:
+            self._waiting.pop(item_id).set_result(reply.model_copy(update={"invocation_id": item_id}))
+
+    def unpark(self) -> None:
+        """It goes on."""
+        self._parked = None
+
+    def wants_end(self) -> bool:
+        """Whether the session is to be ended, once those before are done with."""
+        return any(item.kind == "end" for item in self.items)
+
     def answer(self, item: Item, answer: Reply | Ack) -> None:
         """The item is done with, and this is its answer."""
-        self._running = None
+        self._running = self._parked = None
         if future := self._waiting.pop(item.id, None):
             future.set_result(answer)
 
     def refuse(self, item: Item, error: Exception) -> None:
         """The item is done with: it was refused."""
-        self._running = None
+        self._running = self._parked = None
         if future := self._waiting.pop(item.id, None):
             future.set_exception(error)
 

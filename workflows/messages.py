@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Self
-
-from pydantic import ValidationError
+from typing import Any
 
 from activities.protocol import Failure, Record
 from perdure.errors import InvalidMessage
 from perdure.jsonvalues import json_copy
+from workflows.request import BLOB_LENGTH, LEVELS_ABOVE, MESSAGE_BYTES, Request
+from workflows.wait_messages import Notification, Parked, Waiting, Was
 
 __all__ = [
     "LARGEST_MESSAGE",
@@ -34,47 +34,11 @@ __all__ = [
     "Status",
 ]
 
-MESSAGE_BYTES = 256 * 1024
-"""The largest message that Temporal carries, in bytes of its JSON. A larger one travels as a blob."""
-
 LARGEST_MESSAGE = 20_000_000
 """The largest message of all; Gemini takes requests of 20 MB. Larger things are artifacts."""
 
 REFUSED_IDS = 20
 """Of how many messages that were refused the ids are kept."""
-
-ID_LENGTH = 128
-BLOB_LENGTH = 1_000
-
-
-class Request(Record):
-    """What a handler takes. Handlers get plain JSON and read it here, so that the refusal is a typed one."""
-
-    @classmethod
-    def of(cls, payload: object) -> Self:
-        """The request that a payload is; one that is missing is an empty object.
-
-        Raises:
-            InvalidMessage, InvalidContent: it is of another shape, or :meth:`check` refuses it.
-        """
-        try:
-            request = cls.model_validate({} if payload is None else payload)
-        except ValidationError as error:
-            wrong = "; ".join(
-                f"{'.'.join(map(str, item['loc'])) or 'payload'}: {item['msg']}" for item in error.errors()
-            )
-            raise InvalidMessage(f"this is no {cls.__name__}: {wrong}") from None
-        request.check()
-        return request
-
-    def check(self) -> None:
-        """Refuse what could not be carried out.
-
-        Raises:
-            InvalidMessage: an id that no database key could hold.
-        """
-        for name in ("message_id", "request_id", "invocation_id", "before"):
-            _check_id(getattr(self, name, None))
 
 
 class Message(Request):
@@ -124,7 +88,7 @@ class Message(Request):
                 raise InvalidMessage("the message's content has no parts")
             if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
                 raise InvalidMessage("the parts of the message's content are no list of objects")
-        json_copy(self.text if self.content is None else self.content, "the message")
+        json_copy(self.text if self.content is None else self.content, "the message", under=LEVELS_ABOVE)
 
     @property
     def size(self) -> int:
@@ -173,10 +137,11 @@ class Reply(Record):
 
     invocation_id: str
     status: str
-    """``answered``, ``failed`` or ``cancelled``."""
+    """``answered``, ``failed`` or ``cancelled``; or ``waiting``: it goes on later."""
     seq: int = 0
     text: str | None = None
     failure: Failure | None = None
+    waiting: Sequence[Waiting] = ()
 
 
 class Ack(Record):
@@ -223,6 +188,15 @@ class Carry(Record):
     last_error: Failure | None = None
     refused: int = 0
     refused_ids: Sequence[str] = ()
+    parked: Parked | None = None
+    """The turn that waits for a person or the world."""
+    mail: Sequence[Notification] = ()
+    """Notifications that came before anybody waited for them."""
+    heard: Sequence[str] = ()
+    """The ids of the last notifications."""
+    dropped: int = 0
+    was: Sequence[Was] = ()
+    """The last calls that do not wait any more."""
 
     def plus(self, **counts: int) -> Carry:
         """With these counted in."""
@@ -253,8 +227,9 @@ class Status(Record):
     """Signals that found the inbox full, and were not taken."""
     refused_ids: Sequence[str] = ()
     """The message ids of the last of them."""
-
-
-def _check_id(given: str | None) -> None:
-    if given is not None and not (0 < len(given) <= ID_LENGTH and given.isprintable()):
-        raise InvalidMessage(f"an id has 1 to {ID_LENGTH} printable characters; {given[:80]!r} does not")
+    waiting: Sequence[Waiting] = ()
+    """The calls that wait for a person or the world."""
+    mail: int = 0
+    """Notifications that came before anybody waited for them, and are kept."""
+    dropped: int = 0
+    """Those that were not: too many were kept."""

@@ -28,6 +28,7 @@ from perdure.crashpoints import reach
 from perdure.errors import (
     Busy,
     InternalError,
+    InvalidMessage,
     InvocationRewound,
     SessionEnded,
     SessionNotFound,
@@ -54,6 +55,9 @@ from workflows.patches import BOUNDED_INBOX
 from workflows.standing import Standing
 from workflows.steering import Steering
 from workflows.turn import Turn
+from workflows.wait_handlers import WaitHandlers
+from workflows.wait_messages import Parked
+from workflows.watching import Watching
 
 __all__ = ["TURNS_PER_RUN", "AgentSession"]
 
@@ -64,7 +68,7 @@ CARRY_BYTES = 1_000_000
 
 
 @workflow.defn(name="AgentSession")
-class AgentSession:
+class AgentSession(WaitHandlers):
     """One session with an agent. Its id, ``app/user/session``, says which."""
 
     @workflow.init
@@ -75,9 +79,14 @@ class AgentSession:
         self._inbox = self._standing.inbox
         self._compactions = self._standing.compactions
         self._steering = Steering(self._standing)
+        self._waits = self._standing.waits
+        self._watching = Watching(self._standing, self._steering, self._may_renew)
         self._turns_here = 0
         self._tried = False
         self._over = carry.status == "ended"
+        self._left = carry.parked
+        if carry.parked is not None:
+            self._standing.turn = self._turn(carry.parked.invocation_id, carry.parked)
 
     @workflow.run
     async def run(self, carry: Carry | None = None) -> None:
@@ -85,6 +94,8 @@ class AgentSession:
         with typed():
             face.tag(SessionKey.parse(self._id), self._standing.totals.status)
         try:
+            if carry is not None and carry.parked is not None:
+                await self._take(Item(kind="turn", id=carry.parked.invocation_id))
             while True:
                 await workflow.wait_condition(self._may_move)
                 if self._may_renew():
@@ -107,7 +118,9 @@ class AgentSession:
         """One turn; returns when the agent has answered, or the turn has failed or was cancelled."""
         said = Message.of(message)
         reply = await self._inbox.answered(Item(kind="turn", id=said.message_id or update_id(), message=said))
-        assert isinstance(reply, Reply), "a turn is answered by a Reply"
+        if not isinstance(reply, Reply):
+            taken = f"{reply.request_id} is the id of an end of {self._id}; send this under another"
+            raise application_error(InvalidMessage(taken))
         return reply
 
     @ask.validator
@@ -157,6 +170,7 @@ class AgentSession:
     async def end(self, request: Any = None) -> Ack:
         """Close the session, once the messages before this one are done with."""
         item = Item(kind="end", id=EndRequest.of(request).request_id or update_id())
+        await self._wake_for_end(item)
         ack = await self._inbox.answered(item)
         if not isinstance(ack, Ack):
             raise application_error(
@@ -170,10 +184,12 @@ class AgentSession:
             EndRequest.of(request)
 
     @workflow.signal(name="end")
-    def end_signal(self, request: Any = None) -> None:
+    async def end_signal(self, request: Any = None) -> None:
         """The same, for callers that don't wait."""
         with self._standing.noted():
-            self._queue(Item(kind="end", id=EndRequest.of(request).request_id or str(workflow.uuid7())))
+            item = Item(kind="end", id=EndRequest.of(request).request_id or str(workflow.uuid7()))
+            self._queue(item)
+            await self._wake_for_end(item)
 
     @workflow.update
     async def save_artifact(self, request: Any = None) -> Ack:
@@ -255,6 +271,13 @@ class AgentSession:
             raise Busy(f"{item.id} was not taken: {full} in session {self._id}; send it again later")
         self._inbox.add(item)
 
+    async def _wake_for_end(self, item: Item) -> None:
+        """A turn that waits would keep the session from its end."""
+        turn = self._standing.turn
+        if turn is not None and turn.parked:
+            self._inbox.add(item)
+            await self._steering.let_go("session ended")
+
     async def _take(self, item: Item) -> None:
         self._tried = True
         try:
@@ -274,24 +297,22 @@ class AgentSession:
         self._standing.show()
 
     async def _take_turn(self, item: Item) -> Reply:
-        assert item.message is not None, "a turn's item carries its message"
         self._turns_here += 1
         standing = self._standing
-        turn = Turn(item.id, standing.note_step, standing.totals.model, self._steering.time_is_up)
-        standing.turn = turn
-        said = item.message
-        first = ModelTask(
-            invocation_id=item.id,
-            **({} if standing.epoch is None else {"epoch": standing.epoch}),
-            **said.model_dump(include={"text", "content", "blob", "reopen", "inline"}, exclude_unset=True),
-        )
+        # One that a run before has left is there from the first moment: it can be cancelled at once.
+        turn = standing.turn = standing.turn or self._turn(item.id)
+        first = self._first_task(item) if item.message is not None else self._left
+        assert first is not None, "a turn's item carries its message, or the run before has left the turn"
         try:
             reply = await self._reply(turn, first)
         except asyncio.CancelledError:
+            if turn.left is not None:
+                self._renew()
             await self._steering.interrupt(turn, "workflow cancelled")
             raise
         finally:
-            standing.turn = None
+            if turn.left is None:  # else whoever still asks this run sees it wait
+                standing.turn = None
         if turn.repeated:
             return reply
         if turn.stopped is None and turn.epoch is not None:
@@ -302,7 +323,21 @@ class AgentSession:
             self._compactions.start(item.id)
         return reply
 
-    async def _reply(self, turn: Turn, first: ModelTask) -> Reply:
+    def _turn(self, invocation_id: str, parked: Parked | None = None) -> Turn:
+        return Turn(invocation_id, self._standing.totals.model, self._waits, self._watching, parked)
+
+    def _first_task(self, item: Item) -> ModelTask:
+        assert item.message is not None, "the turn is to begin"
+        epoch = self._standing.epoch
+        return ModelTask(
+            invocation_id=item.id,
+            **({} if epoch is None else {"epoch": epoch}),
+            **item.message.model_dump(
+                include={"text", "content", "blob", "reopen", "inline"}, exclude_unset=True
+            ),
+        )
+
+    async def _reply(self, turn: Turn, first: ModelTask | Parked) -> Reply:
         """Run the turn; raises ActivityError if it was refused, and nothing of it is in the log."""
         try:
             return await turn.run(first)
@@ -311,7 +346,8 @@ class AgentSession:
             if isinstance(ours, StaleEpoch):
                 # Nobody here moved the epoch, so somebody did who went past this workflow. Take over again.
                 self._standing.epoch = None
-                if turn.epoch is None and first.epoch is not None and not self._steering.under_way:
+                again = isinstance(first, ModelTask) and turn.epoch is None and first.epoch is not None
+                if again and not self._steering.under_way:
                     return await turn.run(first.model_copy(update={"epoch": None}))
                 return Reply(invocation_id=turn.id, status="cancelled")
             if isinstance(ours, InvocationRewound):

@@ -18,10 +18,13 @@ from workflows.compaction import Compactions
 from workflows.inbox import Inbox
 from workflows.messages import Carry, Reply, Status
 from workflows.turn import Turn
+from workflows.waiting import Waits
 
 __all__ = ["Standing"]
 
 STEPS_SHOWN = 8
+_NOT_SHOWN = {"inbox", "epoch", "model", "parked", "mail", "heard", "dropped", "was"}
+"""What is carried and is no part of the status, or is counted anew for it."""
 
 
 class Standing:
@@ -38,7 +41,8 @@ class Standing:
         """Where it is not known, the next turn takes the session over."""
         self.turn: Turn | None = None
         """The one that runs."""
-        self.inbox = Inbox(carry.inbox)
+        self.waits = Waits(carry)
+        self.inbox = Inbox(carry.inbox, carry.parked.invocation_id if carry.parked else None)
         self.compactions = Compactions(self.note_step, self.note_error)
         self._steps: deque[str] = deque(maxlen=STEPS_SHOWN)
 
@@ -51,12 +55,28 @@ class Standing:
             queued=len(self.inbox),
             epoch=self.epoch,
             compacting=self.compactions.running,
-            **self.totals.model_dump(exclude={"inbox", "epoch", "model"}),
+            waiting=self.waits.waiting,
+            mail=len(self.waits.mail.kept),
+            dropped=self.waits.mail.dropped,
+            **self.totals.model_dump(exclude=_NOT_SHOWN),
         )
 
     def carry(self) -> Carry:
         """What the next run is to be handed."""
-        return self.totals.model_copy(update={"epoch": self.epoch, "inbox": list(self.inbox.items)})
+        mail, turn = self.waits.mail, self.turn
+        left = turn.left if turn else None
+        own = {"parked": left, "mail": mail.kept, "heard": mail.heard, "was": self.waits.was(left)}
+        given = self.totals.model_fields_set - {*own, "dropped", "epoch", "inbox"}
+        some = {
+            name: list(value) if isinstance(value, deque) else value for name, value in own.items() if value
+        }
+        return Carry(
+            epoch=self.epoch,
+            inbox=list(self.inbox.items),
+            **{name: getattr(self.totals, name) for name in given},
+            **some,
+            **({"dropped": mail.dropped} if mail.dropped else {}),
+        )
 
     def count(self, turn: Turn, reply: Reply) -> None:
         """A turn is over."""
@@ -65,6 +85,14 @@ class Standing:
         ).model_copy(update={"model": turn.model})
         self.set_status("error" if reply.status == "failed" else "open", reply.failure)
         self.note_step(f"{reply.status} `{turn.id}`")
+
+    def park(self, turn: Turn) -> None:
+        """A turn begins or ceases to wait: who asked is told so, and sessions that wait can be found."""
+        if turn.parked:
+            self.inbox.park(Reply(invocation_id=turn.id, status="waiting", waiting=self.waits.waiting))
+        else:
+            self.inbox.unpark()
+        self.set_status("waiting" if turn.parked else "open")
 
     def set_status(self, status: str, failure: Failure | None = None) -> None:
         """Change the status, and the last error where there is a new one."""

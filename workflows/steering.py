@@ -15,7 +15,6 @@ from temporalio.exceptions import ActivityError
 
 from activities.failures import refusal
 from activities.protocol import REWIND, Failure, Interrupted, InterruptTask, Moved, RewindTask
-from perdure.errors import LimitExceeded
 from workflows import calls
 from workflows.messages import Ack, CancelRequest, RewindRequest
 from workflows.standing import Standing
@@ -74,19 +73,24 @@ class Steering:
             if turn is not None and request.invocation_id in (None, turn.id):
                 await self.interrupt(turn, "cancelled")
 
-    async def time_is_up(self, turn: Turn, seconds: float) -> None:
-        """End a turn that took longer than so many seconds."""
+    async def give_up(self, turn: Turn, failure: Failure, reason: str) -> None:
+        """End a turn by a failure, if it still runs."""
         async with self._alone():
             if turn is self._standing.turn and turn.stopped is None:
-                turn.failure = Failure(
-                    type=LimitExceeded.__name__,
-                    message=f"the turn {turn.id} took longer than its limit of {seconds:g} seconds",
-                )
-                await self.interrupt(turn, "turn timeout", turn.failure)
+                turn.failure = failure
+                await self.interrupt(turn, reason, failure)
+
+    async def let_go(self, reason: str) -> None:
+        """End the turn that runs, if it is parked."""
+        async with self._alone():
+            turn = self._standing.turn
+            if turn is not None and turn.parked:
+                await self.interrupt(turn, reason)
 
     async def interrupt(self, turn: Turn, reason: str, failure: Failure | None = None) -> None:
         """End a turn in the log, and then here; a request to do so waits for none before it."""
         standing = self._standing
+        standing.inbox.unpark()  # who asks for it from now on waits for its end
         epoch = turn.epoch if turn.epoch is not None else standing.epoch
         known = {"epoch": epoch, "failure": failure}
         task = InterruptTask(

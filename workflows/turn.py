@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+from functools import partial
+from typing import Protocol
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
-from activities.protocol import CallRef, Failure, ModelOutcome, ModelTask, ToolTask
+from activities.protocol import CallRef, Failure, ModelOutcome, ModelTask
+from perdure.errors import LimitExceeded
 from workflows import calls
+from workflows.clock import Clock
 from workflows.messages import Reply
-from workflows.patches import CALLS_AT_ONCE
+from workflows.step import Step
+from workflows.wait_messages import Parked
+from workflows.waiting import Waits
 
-__all__ = ["MOST_AT_ONCE", "Turn"]
+__all__ = ["Turn", "Watcher"]
 
-MOST_AT_ONCE = 16
-"""Parallel calls of a step that run at a time: one turn must not take all that the workers can do."""
+
+class Watcher(Protocol):
+    """Who watches a turn."""
+
+    def note(self, what: str) -> None:
+        """It does this now; for the UI."""
+
+    def parked(self, turn: Turn) -> None:
+        """It begins or ceases to be parked."""
+
+    async def give_up(self, turn: Turn, failure: Failure, reason: str) -> None:
+        """It is to be ended, by this failure."""
 
 
 class Turn:
@@ -25,44 +40,52 @@ class Turn:
 
     Args:
         invocation_id: the message's id.
-        note: told of each step, for the UI.
         model: the model's name, where an earlier turn learned it.
-        time_is_up: is to end the turn, which took longer than so many seconds.
+        waits: where its calls wait.
+        watcher: who is told of it.
+        parked: where a run before has left it.
     """
 
     def __init__(
         self,
         invocation_id: str,
-        note: Callable[[str], None],
         model: str | None,
-        time_is_up: Callable[[Turn, float], Awaitable[None]],
+        waits: Waits,
+        watcher: Watcher,
+        parked: Parked | None = None,
     ) -> None:
         self.id = invocation_id
         self.doing = "starting"
-        self.epoch: int | None = None
+        self.epoch = parked.epoch if parked is not None else None
         self.stopped: str | None = None
         self.failure: Failure | None = None
         """Why it is being ended from outside, where that is a failure."""
         self.compact = False
         self.repeated = False
         self.model = model
-        self.model_calls = 0
-        self.tool_calls = 0
-        self.tokens = 0
-        self._note = note
+        self.model_calls = parked.model_calls if parked is not None else 0
+        self.tool_calls = parked.tool_calls if parked is not None else 0
+        self.tokens = parked.tokens if parked is not None else 0
+        self.parked = False
+        """All that is left of its step waits for a person or the world."""
+        self.left: Parked | None = None
+        """How it was left for the next run."""
+        self._waits = waits
+        self._watcher = watcher
+        self._inline = parked is not None and parked.inline
         self._task: asyncio.Task[Reply] | None = None
-        self._began = workflow.now()
-        self._time_is_up = time_is_up
-        self._timer: asyncio.Task[None] | None = None
-        self._rung = False
+        self._step: Step | None = None
+        self._clock = Clock(self._time_is_up)
 
-    async def run(self, first: ModelTask) -> Reply:
+    async def run(self, first: ModelTask | Parked) -> Reply:
         """Run to the end.
 
         Raises:
             ActivityError: a step was refused, or failed in a way that no event records.
-            CancelledError: the workflow itself was cancelled.
+            CancelledError: the workflow itself was cancelled, or the turn was left for the next run.
         """
+        if self.stopped is not None:
+            return self.cut_short
         self._task = asyncio.create_task(self._steps(first))
         try:
             return await self._task
@@ -77,8 +100,7 @@ class Turn:
                     raise asyncio.CancelledError from error
                 raise
         finally:
-            if self._timer is not None and not self._rung:
-                self._timer.cancel()
+            self._clock.stop()
         return self.cut_short
 
     @property
@@ -94,50 +116,61 @@ class Turn:
         if self._task is not None:
             self._task.cancel()
 
-    async def _steps(self, task: ModelTask) -> Reply:
+    def leave(self) -> None:
+        """Leave it as it is, parked, for the next run: then ``run`` raises CancelledError."""
+        step = self._step
+        if self._task is None or step is None or not self.parked or self.left is not None:
+            return
+        fields = {"turn_timeout": self._clock.limit, "seconds_left": self._clock.left}
+        self.left = Parked(
+            invocation_id=self.id,
+            step=step.number,
+            epoch=step.epoch,
+            calls=step.carried(),
+            inline=self._inline,
+            model_calls=self.model_calls,
+            tool_calls=self.tool_calls,
+            tokens=self.tokens,
+            **{name: value for name, value in fields.items() if value is not None},
+        )
+        self._task.cancel()
+
+    async def _steps(self, begin: ModelTask | Parked) -> Reply:
+        if isinstance(begin, Parked):
+            task = await self._resumed(begin)
+        else:
+            task = begin
         while True:
             self._do(calls.step_title(self.model, task.step))
             outcome = await calls.call_model(task, self.model)
             self._learn(outcome)
             if not outcome.calls:
                 return self._reply(outcome)
-            await self._run_calls(task.step, outcome)
-            task = ModelTask(
-                invocation_id=self.id,
-                step=task.step + 1,
-                epoch=outcome.epoch,
-                **({"inline": True} if task.inline else {}),
-            )
+            self._do(_names(outcome.calls))
+            self.tool_calls += len(outcome.calls)
+            self._inline = task.inline
+            await self._run_step(task.step, outcome.epoch, partial(Step.run, refs=outcome.calls))
+            task = self._next(task.step)
 
-    async def _run_calls(self, step: int, outcome: ModelOutcome) -> None:
-        """Those that may touch state one after the other, in call order; the rest beside them."""
-        self._do(_names(outcome.calls))
-        self.tool_calls += len(outcome.calls)
-        refs = list(enumerate(outcome.calls))
-        together = [(index, call) for index, call in refs if not call.serial]
-        bounded = len(together) > MOST_AT_ONCE and workflow.patched(CALLS_AT_ONCE)
-        slots = asyncio.Semaphore(MOST_AT_ONCE if bounded else len(together))
+    async def _resumed(self, parked: Parked) -> ModelTask:
+        if parked.turn_timeout is not None:
+            self._clock.set(parked.turn_timeout, left=parked.seconds_left)
+        await self._run_step(parked.step, parked.epoch, partial(Step.resume, parked=parked.calls))
+        return self._next(parked.step)
 
-        async def run(index: int, call: CallRef) -> None:
-            task = ToolTask(invocation_id=self.id, step=step, index=index, epoch=outcome.epoch)
-            await calls.run_tool(task, call)
+    def _next(self, step: int) -> ModelTask:
+        assert self.epoch is not None, "a step that has run has told the epoch"
+        more = {"inline": True} if self._inline else {}
+        return ModelTask(invocation_id=self.id, step=step + 1, epoch=self.epoch, **more)
 
-        async def run_beside(index: int, call: CallRef) -> None:
-            async with slots:
-                await run(index, call)
-
-        async def run_serial() -> None:
-            for index, call in refs:
-                if call.serial:
-                    await run(index, call)
-
-        tasks = [asyncio.create_task(run_beside(index, call)) for index, call in together]
-        tasks.append(asyncio.create_task(run_serial()))
+    async def _run_step(self, number: int, epoch: int, run: Callable[[Step], Awaitable[None]]) -> None:
+        step = self._step = Step(self.id, number, epoch, self._waits, self._look, self._fail)
+        self._waits.changed = self._look
         try:
-            await asyncio.gather(*tasks)
+            await run(step)
         finally:
-            for task in tasks:
-                task.cancel()
+            self._step = self._waits.changed = None
+            self._look()
 
     def _learn(self, outcome: ModelOutcome) -> None:
         self.epoch = outcome.epoch
@@ -146,14 +179,34 @@ class Turn:
         self.tokens += outcome.tokens
         self.compact = outcome.compact
         self.repeated = outcome.repeated
-        if outcome.turn_timeout is not None and self._timer is None:
-            self._timer = asyncio.create_task(self._watch(outcome.turn_timeout))
+        if outcome.turn_timeout is not None:
+            self._clock.set(outcome.turn_timeout)
 
-    async def _watch(self, seconds: float) -> None:
-        left = self._began + timedelta(seconds=seconds) - workflow.now()
-        await workflow.sleep(max(left, timedelta()), summary="turn_timeout")
-        self._rung = True  # from here on it is not called off: the log may have been told
-        await self._time_is_up(self, seconds)
+    async def _time_is_up(self, seconds: float) -> None:
+        message = f"the turn {self.id} took longer than its limit of {seconds:g} seconds"
+        failure = Failure(type=LimitExceeded.__name__, message=message)
+        await self._watcher.give_up(self, failure, "turn timeout")
+
+    async def _fail(self, failure: Failure) -> None:
+        await self._watcher.give_up(self, failure, "not approved in time")
+        if self.stopped is not None:  # else it was over in the log, and its next step will find that
+            raise asyncio.CancelledError
+
+    def _look(self) -> None:
+        """See whether it is parked, when something of its step has changed."""
+        if not workflow.in_workflow():
+            return  # the worker has let go of the workflow, and what was awaited is torn down
+        parked = self._step is not None and self._step.parked
+        if parked == self.parked or self.left is not None:
+            return
+        self.parked = parked
+        if parked:
+            self._clock.stand()
+            self._do("waiting for " + " and ".join(each.title for each in self._waits.waiting))
+        else:
+            self._clock.go_on()
+            self._do("going on")
+        self._watcher.parked(self)
 
     def _reply(self, outcome: ModelOutcome) -> Reply:
         status = "failed" if outcome.failure else "cancelled" if outcome.cancelled else "answered"
@@ -167,7 +220,7 @@ class Turn:
 
     def _do(self, what: str) -> None:
         self.doing = what
-        self._note(what)
+        self._watcher.note(what)
 
 
 def _names(refs: Sequence[CallRef]) -> str:

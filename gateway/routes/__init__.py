@@ -18,6 +18,7 @@ from gateway.routes import (
     messages,
     sessions,
     travel,
+    waiting,
 )
 
 __all__ = ["ROUTERS"]
@@ -27,6 +28,7 @@ ROUTERS: Sequence[APIRouter] = (
     messages.router,
     events.router,
     manage.router,
+    waiting.router,
     travel.router,
     files.router,
     adk.router,

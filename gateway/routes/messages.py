@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from gateway.requests import IdempotencyKey, Preferences, PreferHeader, chosen_id, path_of
 from gateway.runner import Said
 from gateway.services import CallerDep, KeyDep, Services, ServicesDep, WatchDep
-from gateway.shapes import Body, Record, answer_json
+from gateway.shapes import Body, Record, WaitingBody, answer_json
 from gateway.sse import MEDIA_TYPE, TURN_STREAM, turn_stream, wants_stream
 from perdure.errors import SessionNotFound
 from perdure.types import SessionKey
@@ -49,7 +49,7 @@ class FailureBody(Record):
 
 
 class AnswerBody(Record):
-    """How a turn ended."""
+    """How a turn ended, or that it waits."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -58,10 +58,11 @@ class AnswerBody(Record):
     )
 
     invocation_id: str
-    status: str = Field(description="`answered`, `failed` or `cancelled`.")
-    seq: int = Field(description="Of the event that ended it.")
+    status: str = Field(description="`answered`, `failed`, `cancelled` or `waiting`.")
+    seq: int = Field(description="Of the event that ended it; 0 where it waits.")
     text: str
     failure: FailureBody | None = None
+    waiting: list[WaitingBody] | None = Field(default=None, description="The calls that it waits for.")
 
 
 class AcceptedBody(Record):

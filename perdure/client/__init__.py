@@ -37,6 +37,7 @@ from perdure.client.results import (
 from perdure.client.sync import Client, FoundSession, SessionHandle, Sessions
 from perdure.client.sync_artifacts import Artifacts
 from perdure.client.sync_streams import SessionStream, TurnStream
+from perdure.client.waiting_results import Settled, WaitingCall
 from perdure.errors import GatewayUnavailable
 
 __all__ = [
@@ -64,8 +65,10 @@ __all__ = [
     "SessionStream",
     "SessionUpdate",
     "Sessions",
+    "Settled",
     "Status",
     "TurnStream",
     "UpdateOutcome",
+    "WaitingCall",
     "Work",
 ]

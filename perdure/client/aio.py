@@ -11,6 +11,7 @@ import httpx2
 from perdure.client import calls
 from perdure.client.aio_artifacts import AsyncArtifacts
 from perdure.client.aio_streams import AsyncSessionStream, AsyncTurnStream
+from perdure.client.aio_waiting import AsyncWaitsOfSession
 from perdure.client.aio_wire import AsyncWire
 from perdure.client.endpoint import LIMITS, Endpoint
 from perdure.client.found import Found, Named
@@ -182,7 +183,7 @@ class AsyncSessions:
         return AsyncFoundSession(self._wire, record)
 
 
-class AsyncSessionHandle(Named):
+class AsyncSessionHandle(AsyncWaitsOfSession, Named):
     """One session. What it does is done now; nothing of it is remembered here."""
 
     def __init__(self, wire: AsyncWire, key: SessionKey) -> None:

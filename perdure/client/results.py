@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, Literal, TypeVar
 
+from perdure.client.waiting_results import WaitingCall, waiting_of
 from perdure.context import Artifact
 from perdure.errors import ArtifactNotFound, PerdureError, error_of
 from perdure.types import Event, Json, JsonObject, Session, SessionKey
@@ -44,12 +45,15 @@ class Answer:
     """How a turn ended."""
 
     invocation_id: str
-    status: Literal["answered", "failed", "cancelled"]
+    status: Literal["answered", "failed", "cancelled", "waiting"]
+    """With ``waiting`` it goes on later: ask again under its id."""
     seq: int
-    """Of the event that ended it."""
+    """Of the event that ended it; 0 where it waits."""
     text: str
     failure: Failure | None = None
     """Set where it failed."""
+    waiting: Sequence[WaitingCall] = ()
+    """The calls that it waits for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -264,6 +268,7 @@ def answer_of(data: JsonObject) -> Answer:
         seq=data["seq"],
         text=data["text"],
         failure=_failure(data.get("failure")),
+        waiting=tuple(waiting_of(each) for each in data.get("waiting") or ()),
     )
 
 

@@ -23,6 +23,7 @@ from perdure.client.results import (
 )
 from perdure.client.sync_artifacts import Artifacts
 from perdure.client.sync_streams import SessionStream, TurnStream
+from perdure.client.sync_waiting import WaitsOfSession
 from perdure.client.sync_wire import SyncWire
 from perdure.types import Event, Json, JsonObject, Session, SessionKey
 
@@ -179,7 +180,7 @@ class Sessions:
         return FoundSession(self._wire, record)
 
 
-class SessionHandle(Named):
+class SessionHandle(WaitsOfSession, Named):
     """One session. What it does is done now; nothing of it is remembered here."""
 
     def __init__(self, wire: SyncWire, key: SessionKey) -> None:

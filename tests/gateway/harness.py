@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,7 @@ from gateway.app import create_app
 from gateway.callers import Caller
 from gateway.listening import listening
 from gateway.services import GatewayOptions
+from perdure import Agent
 from perdure.registry import Registry
 from perdure.types import SessionKey
 from tests.integration.agents import AGENTS
@@ -77,12 +78,12 @@ def path_of(key: SessionKey, rest: str = "") -> str:
 
 
 @asynccontextmanager
-async def open_gateway(world: World, *, options: GatewayOptions | None = None) -> AsyncIterator[Gateway]:
+async def open_gateway(
+    world: World, *, options: GatewayOptions | None = None, agents: Sequence[Agent] = (counter.agent, *AGENTS)
+) -> AsyncIterator[Gateway]:
     """A gateway over a running Perdure, which serves until the block ends."""
     tokens = Tokens()
-    app = create_app(
-        world.runner, Access([tokens]), agents=Registry([counter.agent, *AGENTS]), options=options
-    )
+    app = create_app(world.runner, Access([tokens]), agents=Registry(agents), options=options)
     async with listening(app, "127.0.0.1", 0) as port:
         url = f"http://127.0.0.1:{port}"
         headers = {"authorization": f"Bearer {tokens.give()}"}

@@ -4,23 +4,37 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
-from temporalio.client import WorkflowHandle
-
-from gateway.retention import run_now
 from perdure import Agent, Compaction, Limits
-from perdure.errors import InvocationRewound, ModelRefused, SessionNotFound, UnknownAgent
+from perdure.errors import InvocationRewound, ModelRefused
 from perdure.testing import call, say
-from perdure.types import SessionKey
+from tests.histories.ending_plays import deleted, end, refused, reopened, retention, stopped
+from tests.histories.play import Play
+from tests.histories.waiting_plays import (
+    approval,
+    events,
+    parked,
+    paused,
+    released,
+    tickets,
+    undecided,
+)
 from tests.integration.agents import add, gate, wait_at_gate
-from tests.integration.harness import World, until
+from tests.integration.harness import until
+from tests.integration.waiting_agents import WAITING_AGENTS
 
 __all__ = ["APPS", "EXTRA_AGENTS", "PLAYS", "Play"]
 
-APPS = {"compaction": "brief", "refused": "nobody", "limits": "bounded"}
+APPS = {
+    "compaction": "brief",
+    "refused": "nobody",
+    "limits": "bounded",
+    **dict.fromkeys(("approval", "undecided", "released", "events", "tickets", "parked"), "clerk"),
+    "paused": "hasty",
+}
 """The agent of a play, where it is not the tester."""
 EXTRA_AGENTS = [
+    *WAITING_AGENTS,
     Agent(name="brief", compaction=Compaction(interval=2, overlap=1)),
     Agent(
         name="bounded",
@@ -28,52 +42,6 @@ EXTRA_AGENTS = [
         limits=Limits(steps=3, tokens=3_000, turn_timeout=4, model_timeout=60),
     ),
 ]
-
-
-@dataclass
-class Play:
-    """One session to record."""
-
-    world: World
-    key: SessionKey
-    workflow_id: str = ""
-    """The workflow, where it is not the session's."""
-
-    async def ask(self, text: str, message_id: str) -> str:
-        """A turn; how it ended."""
-        return (await self.world.runner.ask(self.key, text, message_id=message_id)).status
-
-    async def held(self, message_id: str) -> asyncio.Task[str]:
-        """A turn that is held in its tool."""
-        gate.reset()
-        self.world.gemini.script(call("wait_at_gate", label=message_id), say("went through"))
-        task = asyncio.create_task(self.ask("hold", message_id))
-        await asyncio.wait_for(gate.entered.wait(), 20)
-        return task
-
-    @property
-    def handle(self) -> WorkflowHandle[object, object]:
-        """The workflow to record."""
-        return self.world.client.get_workflow_handle(self.workflow_id or self.key.workflow_id)
-
-    async def closed(self) -> None:
-        """The workflow has come to its end."""
-
-        async def done() -> bool:
-            return (await self.handle.describe()).close_time is not None
-
-        await until(done)
-
-    async def failed(self, text: str, message_id: str) -> None:
-        """A turn that goes past a limit."""
-        answer = await self.world.runner.ask(self.key, text, message_id=message_id)
-        assert answer.failure is not None
-        assert answer.failure.type == "LimitExceeded"
-
-    async def held_too_long(self, message_id: str) -> None:
-        """A turn that its limit ends in its tool."""
-        assert await (await self.held(message_id)) == "failed"
-        gate.open.set()
 
 
 async def text(play: Play) -> None:
@@ -187,24 +155,6 @@ async def failed(play: Play) -> None:
     await play.ask("hello", "m3")
 
 
-async def end(play: Play) -> None:
-    """A turn, an artifact from outside, and the end: the workflow closes."""
-    play.world.gemini.script(say("one"))
-    await play.ask("hello", "m1")
-    await play.world.runner.save_artifact(play.key, "a.txt", b"a", "text/plain")
-    await play.world.runner.end(play.key, request_id="e1")
-    await play.closed()
-
-
-async def refused(play: Play) -> None:
-    """A session of an agent that nobody serves: the workflow closes, having done nothing."""
-    try:
-        await play.ask("hello", "m1")
-    except UnknownAgent:
-        return
-    raise AssertionError("there is no agent of that name")
-
-
 async def continued(play: Play) -> None:
     """A run that ends with messages waiting, and the run that they were carried into."""
     turn = await play.held("m0")
@@ -220,17 +170,6 @@ async def continued(play: Play) -> None:
 
     await until(answered)
     await play.ask("number 16", "m16")
-
-
-async def reopened(play: Play) -> None:
-    """An end as a signal, and the workflow of a message that opens the session again."""
-    play.world.gemini.script(say("one"))
-    await play.ask("hello", "m1")
-    await play.handle.signal("end", {"request_id": "e1"})
-    await play.closed()
-    play.world.gemini.script(say("two"), say("three"))
-    await play.world.runner.ask(play.key, "wake up", message_id="m2", reopen=True)
-    await play.ask("hello again", "m3")
 
 
 async def artifacts(play: Play) -> None:
@@ -309,29 +248,6 @@ async def taken_over(play: Play) -> None:
     await play.ask("five", "m5")
 
 
-async def stopped(play: Play) -> None:
-    """A workflow that an operator cancels during a turn, with another message waiting."""
-    turn = await play.held("m1")
-    await play.world.runner.message(play.key, "never taken", message_id="m2")
-    await play.handle.cancel()
-    await turn
-    gate.open.set()
-    await play.closed()
-
-
-async def deleted(play: Play) -> None:
-    """A session that is deleted in the store during a turn: the workflow closes."""
-    turn = await play.held("m1")
-    await play.world.store.delete(play.key)
-    gate.open.set()
-    try:
-        await turn
-    except SessionNotFound:
-        await play.closed()
-        return
-    raise AssertionError("the session is gone")
-
-
 async def limits(play: Play) -> None:
     """A turn within its limits, and one past each: time, in a tool and in the first call; tokens; steps."""
     play.world.gemini.script(call("wait_at_gate", label="open"), say("in time"))
@@ -378,18 +294,6 @@ async def full(play: Play) -> None:
     await until(answered)
 
 
-async def retention(play: Play) -> None:
-    """A cleaning that finds one session to delete."""
-    await play.ask("hello", "m1")
-    await run_now(play.world.client, play.world.settings.task_queue, days=0)
-    query = f"WorkflowType = 'Retention' AND TaskQueue = '{play.world.settings.task_queue}'"
-
-    async def listed() -> list[str]:
-        return [found.id async for found in play.world.client.list_workflows(query)]
-
-    [play.workflow_id] = await until(listed)
-
-
 PLAYS: dict[str, Callable[[Play], Awaitable[None]]] = {
     play.__name__: play
     for play in (
@@ -417,6 +321,13 @@ PLAYS: dict[str, Callable[[Play], Awaitable[None]]] = {
         stopped,
         deleted,
         retention,
+        approval,
+        undecided,
+        released,
+        paused,
+        events,
+        tickets,
+        parked,
         continued,
     )
 }

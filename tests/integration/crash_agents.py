@@ -62,6 +62,19 @@ async def juggle(path: str, context: ToolContext) -> str:
     return f"juggled {kind}"
 
 
+@tool(confirm=True, long_running=True)
+def order(path: str, context: ToolContext, remark: str = "") -> str:
+    """Order: once a person has said yes, leave a ticket, and wait for what comes of it.
+
+    Args:
+        path: where to note this try.
+        remark: whatever.
+    """
+    _note(path, context)
+    _count(context)
+    return f"a ticket, remarked {len(remark)}"
+
+
 def _note(path: str, context: ToolContext) -> int:
     """Write down that this call is tried; how many tries there are now."""
     with Path(path).open("a+") as file:
@@ -77,6 +90,6 @@ def _count(context: ToolContext) -> int:
 
 
 AGENTS = [
-    Agent(name="crasher", instruction="Use your tools.", tools=[work, hold, fill, juggle]),
+    Agent(name="crasher", instruction="Use your tools.", tools=[work, hold, fill, juggle, order]),
     Agent(name="summed", instruction="Use your tools.", tools=[work], compaction=Compaction(interval=1)),
 ]

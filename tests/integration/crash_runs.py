@@ -17,6 +17,7 @@ from temporalio.client import Client
 
 from activities.gemini import Gemini
 from activities.protocol import data_converter
+from activities.waits import waits_of
 from embedded.postgres import PostgresServer
 from embedded.stack import environment_of
 from perdure.crashpoints import crash_at, note_in, noted
@@ -136,6 +137,8 @@ async def play_on(
     assert await asyncio.wait_for(dying, STARTED_IN) == -9, "it did not die by SIGKILL"
     log = await script.log()
     responses = {f"{script.key}:{event.id}" for event in log if "call" in event.meta}
+    # Whose ticket is in the log, need not run again either.
+    responses |= {f"{script.key}:{each['call_id']}" for each in waits_of(log) if each["kind"] == "result"}
     begun = script.tries()
     unpaid = script.asked() - await script.answered()
     async with successor(stage, script, scenario.turns_per_run):

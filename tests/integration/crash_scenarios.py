@@ -121,6 +121,23 @@ async def turn_that_saves(script: Script) -> list[str]:
     return [await script.ask(f"work on '{script.notes('tool')}'", "m1")]
 
 
+async def call_that_waits(script: Script) -> list[str]:
+    """For a yes with other arguments, too many for Temporal's history, and then for the world."""
+    path = script.notes("tool")
+    text, key, call_id = f"order '{path}'", script.key, "m1:t1.0"
+    told = [await script.ask(text, "m1")]
+    asked = {"path": path, "remark": "x" * 40_000}
+    for settled in (
+        script.runner.approve(key, call_id, arguments=asked, by="boss", request_id="y1"),
+        script.ask(text, "m1"),
+        script.runner.tool_progress(key, call_id, "half", request_id="p1"),
+        script.runner.tool_result(key, call_id, {"delivered": True}, request_id="r1"),
+        script.ask(text, "m1"),
+    ):
+        told.append(str(await settled))
+    return told
+
+
 async def rewind(script: Script) -> list[str]:
     ack = await script.runner.rewind(script.key, "m2", request_id="r1")
     return [str(ack)]
@@ -189,6 +206,8 @@ class Scenario:
     turns_per_run: int | None = None
     hangs: bool = False
     """A model call that hangs is given up: how often it was begun by then is chance."""
+    whole: bool = False
+    """Each time of a point is another moment: on SQLite, all are tried, but the pieces of an answer."""
     own_ids: bool = True
     """The ids in the log are the scenario's own, and the same each time."""
 
@@ -197,6 +216,7 @@ SCENARIOS = [
     Scenario(name="text turn", play=text_turn),
     Scenario(name="three parallel tools", play=turn_with_parallel_tools),
     Scenario(name="tool that saves", play=turn_that_saves),
+    Scenario(name="call that waits", play=call_that_waits, whole=True),
     Scenario(name="rewind", play=rewind, before=("m1", "m2", "m3")),
     Scenario(name="rewind of a running turn", play=rewind_of_a_running_turn, before=("m1",), hangs=True),
     Scenario(name="cancel", play=cancel, hangs=True),

@@ -191,17 +191,25 @@ STORY = (
 )
 
 
-async def play(world: World, blocks: Sequence[Block], send: Callable[[int, Step], Awaitable[str]]) -> None:
-    """Play the story.
+async def play(
+    world: World,
+    key: SessionKey,
+    story: Sequence[Step],
+    blocks: Sequence[Block],
+    send: Callable[[int, Step], Awaitable[str]],
+) -> None:
+    """Play a story.
 
     Args:
         world: where it is played.
+        key: the session.
+        story: its steps.
         blocks: the page's, in one language.
         send: runs the block of this number, and gives what it printed.
     """
-    assert [block.name for block in blocks] == [step.name for step in STORY]
-    await world.runner.delete(KEY)  # by whomever it was played before
-    for number, (step, block) in enumerate(zip(STORY, blocks, strict=True)):
+    assert [block.name for block in blocks] == [step.name for step in story]
+    await world.runner.delete(key)  # by whomever it was played before
+    for number, (step, block) in enumerate(zip(story, blocks, strict=True)):
         await step.before(world)
         said = await asyncio.wait_for(send(number, step), 60)
         pieces = re.escape(_squeezed(block.prints)).split("…")

@@ -20,7 +20,7 @@ from storage.sessions import SessionStore
 from tests.integration.agents import AGENTS, Gate, add, gate, wait_at_gate
 from tests.integration.harness import World, open_world, until
 from workflows.inbox import ROOM, SIGNAL_ROOM
-from workflows.turn import MOST_AT_ONCE
+from workflows.step import MOST_AT_ONCE
 
 crowd = Gate()
 

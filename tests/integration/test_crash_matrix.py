@@ -28,13 +28,19 @@ from tests.integration.crash_scenarios import SCENARIOS, Scenario
 DATABASES = ["sqlite", "postgres"]
 
 WHOLE = os.environ.get("CRASH_MATRIX") == "whole"
-"""Try every point every time; else, on SQLite, the first and the last time, and on PostgreSQL the first."""
+"""Try every point every time; else, on SQLite, the first and the last time, or all those of a scenario
+that says so, and on PostgreSQL the first."""
 
 
-def chosen(database: str, points: list[tuple[str, int]]) -> list[tuple[str, int]]:
+def chosen(database: str, scenario: Scenario, points: list[tuple[str, int]]) -> list[tuple[str, int]]:
     """Which of the points are tried."""
-    last = dict(points) if database == "sqlite" else {}
-    return [(point, time) for point, time in points if WHOLE or time in (1, last.get(point))]
+    sqlite = database == "sqlite"
+    last = dict(points) if sqlite else {}
+    return [
+        (point, time)
+        for point, time in points
+        if WHOLE or time in (1, last.get(point)) or (sqlite and scenario.whole and point != "model.chunk")
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +54,7 @@ class Row:
 
 async def play_row(matrix: Matrix, database: str, scenario: Scenario) -> Row:
     points = (await matrix.undisturbed(database, scenario)).points
-    tried = chosen(database, points)
+    tried = chosen(database, scenario, points)
     runs = [matrix.killed_at(database, scenario, at) for at in tried]
     done = await asyncio.gather(*runs, return_exceptions=True)
     return Row(

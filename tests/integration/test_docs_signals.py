@@ -1,4 +1,4 @@
-"""docs/signals.md: all that a session takes, sent as the page says: by ``temporal`` and from TypeScript."""
+"""docs/signals.md and waiting.md: all that a session takes, as they say, by ``temporal`` and TypeScript."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import asyncio
 import os
 import re
 from asyncio.subprocess import PIPE, STDOUT
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -14,13 +16,15 @@ import pytest_asyncio
 from temporalio import workflow
 
 from embedded.temporal import TemporalServer, find_temporal
+from perdure.types import SessionKey
 from storage.sessions import SessionStore
+from tests.integration import signals_story, waiting_story
 from tests.integration.harness import World, open_world
-from tests.integration.signals_story import AGENT, STORY, Block, Step, play
+from tests.integration.signals_story import Block, Step, play
 from tests.typescript.environment import Absent, compiled
 from workflows.session import AgentSession
 
-PAGE = (Path(__file__).parents[2] / "docs" / "signals.md").read_text("utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(
     r"^<!-- run: (?P<name>[\w ]+) -->\n```(?P<language>\w+)\n(?P<code>.*?)^```$"
     r"(?:\n\n```text\n(?P<text>.*?)^```$)?",
@@ -38,13 +42,31 @@ FORMS = {
 """How each language says what a block is named for."""
 
 
-def blocks(language: str) -> list[Block]:
-    """The page's pieces in a language, with what they print: a block of text, or comments."""
-    return [
-        Block(name=found["name"], code=found["code"], prints=found["text"] or _comments(found["code"]))
-        for found in BLOCK.finditer(PAGE)
-        if found["language"] == language
-    ]
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """A page, and the story that its pieces tell."""
+
+    name: str
+    key: SessionKey
+    story: Sequence[Step]
+
+    def blocks(self, language: str) -> list[Block]:
+        """Its pieces in a language, with what they print: a block of text, or comments."""
+        return [
+            Block(name=found["name"], code=found["code"], prints=found["text"] or _comments(found["code"]))
+            for found in BLOCK.finditer((DOCS / self.name).read_text("utf-8"))
+            if found["language"] == language
+        ]
+
+    @property
+    def before(self) -> list[str]:
+        """What its TypeScript needs: how it connects, and the page that it refers to before it."""
+        return [page.blocks("ts")[0].code for page in (SIGNALS, WAITING) if page is self or page is SIGNALS]
+
+
+SIGNALS = Page(name="signals.md", key=signals_story.KEY, story=signals_story.STORY)
+WAITING = Page(name="waiting.md", key=waiting_story.KEY, story=waiting_story.STORY)
+on_both_pages = pytest.mark.parametrize("page", [SIGNALS, WAITING], ids=lambda page: page.name)
 
 
 def _comments(code: str) -> str:
@@ -53,8 +75,9 @@ def _comments(code: str) -> str:
 
 @pytest_asyncio.fixture
 async def world(temporal: TemporalServer, sqlite_store: SessionStore) -> AsyncIterator[World]:
-    """As ``perdure dev`` would have it: with the page's queue and its agent."""
-    async with open_world(temporal.address, sqlite_store, [AGENT], queue="perdure") as opened:
+    """As ``perdure dev`` would have it: with the pages' queue and their agents."""
+    agents = [signals_story.AGENT, waiting_story.CLERK]
+    async with open_world(temporal.address, sqlite_store, agents, queue="perdure") as opened:
         yield opened
 
 
@@ -64,8 +87,9 @@ def environment(temporal: TemporalServer) -> dict[str, str]:
     return {"PATH": path, "HOME": os.environ.get("HOME", "/"), "TEMPORAL_ADDRESS": temporal.address}
 
 
-async def test_by_the_temporal_program(temporal: TemporalServer, world: World) -> None:
-    commands = blocks("sh")
+@on_both_pages
+async def test_by_the_temporal_program(temporal: TemporalServer, world: World, page: Page) -> None:
+    commands = page.blocks("sh")
 
     async def send(number: int, step: Step) -> str:
         process = await asyncio.create_subprocess_exec(
@@ -75,13 +99,14 @@ async def test_by_the_temporal_program(temporal: TemporalServer, world: World) -
         assert (process.returncode != 0) == step.fails, f"{step.name}:\n{out.decode()}"
         return out.decode()
 
-    await play(world, commands, send)
+    await play(world, page.key, page.story, commands, send)
 
 
-async def test_from_typescript(temporal: TemporalServer, world: World, tmp_path: Path) -> None:
-    begin, *pieces = blocks("ts")
+@on_both_pages
+async def test_from_typescript(temporal: TemporalServer, world: World, tmp_path: Path, page: Page) -> None:
+    begin, *pieces = page.blocks("ts")
     assert begin.name == "connect"
-    source = [begin.code, *(piece.code for piece in pieces)]
+    source = ["".join(page.before), *(piece.code for piece in pieces)]
     story = 'import { step } from "./steps.js";\n' + "".join(f"{code}await step();\n" for code in source)
     try:
         script = await asyncio.to_thread(compiled, story, tmp_path)
@@ -108,7 +133,7 @@ async def test_from_typescript(temporal: TemporalServer, world: World, tmp_path:
 
     try:
         await asyncio.wait_for(printed(), 60)
-        await play(world, pieces, send)
+        await play(world, page.key, page.story, pieces, send)
         stdin.close()
         assert await asyncio.wait_for(process.wait(), 60) == 0
     finally:
@@ -122,9 +147,9 @@ def test_all_that_a_session_takes_is_there() -> None:
     kinds = {"signal": taken.signals, "update": taken.updates, "query": taken.queries}
     names = {f"{kind} {name}" for kind, handlers in kinds.items() for name in handlers}
     others = {"refused ask", "list"}
-    assert {step.name for step in STORY} == names | others
-    for language in ("sh", "ts"):
-        for block in blocks(language):
+    assert {step.name for page in (SIGNALS, WAITING) for step in page.story} == names | others
+    for language, page in product(("sh", "ts"), (SIGNALS, WAITING)):
+        for block in page.blocks(language):
             kind, _, name = block.name.partition(" ")
             if (form := FORMS.get((language, kind))) is not None:
                 assert re.search(form.format(name), block.code), block

@@ -23,7 +23,7 @@ from perdure.settings import Settings
 from storage.engine import Database
 from storage.migrate import upgrade
 from storage.options import StoreOptions
-from workflows import messages
+from workflows import messages, wait_messages
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
@@ -147,6 +147,24 @@ def test_every_field_of_a_message_is_documented(record: type[Record]) -> None:
     assert record.__name__ in page
     missing = [name for name in record.model_fields if f"`{name}`" not in page and f'"{name}"' not in page]
     assert not missing, f"docs/signals.md does not name {missing} of {record.__name__}"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        wait_messages.Decision,
+        wait_messages.Result,
+        wait_messages.Progress,
+        wait_messages.Notification,
+        wait_messages.Waiting,
+        wait_messages.Settled,
+    ],
+)
+def test_every_field_about_waiting_is_documented(record: type[Record]) -> None:
+    page = (ROOT / "docs" / "waiting.md").read_text("utf-8")
+    assert f"**{record.__name__}**" in page
+    missing = [name for name in record.model_fields if f"`{name}`" not in page]
+    assert not missing, f"docs/waiting.md does not name {missing} of {record.__name__}"
 
 
 def test_every_table_and_column_is_documented() -> None:

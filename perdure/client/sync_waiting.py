@@ -1,0 +1,92 @@
+"""What a session's handle does about calls that wait."""
+
+from __future__ import annotations
+
+from perdure.client import waiting as calls
+from perdure.client.calls import new_id
+from perdure.client.sync_wire import SyncWire
+from perdure.client.waiting_results import Settled, WaitingCall
+from perdure.types import Json, JsonObject, SessionKey
+
+__all__ = ["WaitsOfSession"]
+
+
+class WaitsOfSession:
+    """The part of a session's handle that is about waiting."""
+
+    key: SessionKey
+    _wire: SyncWire
+
+    def waiting(self) -> list[WaitingCall]:
+        """The calls that wait for a person or the world, with their arguments."""
+        return self._wire.send(calls.waiting(self.key))
+
+    def approve(
+        self,
+        call_id: str,
+        *,
+        arguments: JsonObject | None = None,
+        by: str | None = None,
+        request_id: str | None = None,
+    ) -> Settled:
+        """Say yes to a call that waits for it: it runs once.
+
+        Args:
+            call_id: the call.
+            arguments: what it is to be called with instead of the model's.
+            by: who says so; the log keeps it.
+            request_id: names the request; sent twice under one id it happens once.
+
+        Raises:
+            CallNotFound, AlreadySettled: the call does not wait for that.
+        """
+        return self._wire.send(calls.approve(self.key, call_id, arguments, by, request_id or new_id()))
+
+    def decline(
+        self, call_id: str, *, reason: str | None = None, by: str | None = None, request_id: str | None = None
+    ) -> Settled:
+        """Say no to a call that waits for a yes. The model is told, with the reason.
+
+        Raises:
+            CallNotFound, AlreadySettled: the call does not wait for that.
+        """
+        return self._wire.send(calls.decline(self.key, call_id, reason, by, request_id or new_id()))
+
+    def tool_result(
+        self,
+        call_id: str,
+        result: Json = None,
+        *,
+        error: str | None = None,
+        by: str | None = None,
+        request_id: str | None = None,
+    ) -> Settled:
+        """The outcome of a long-running tool: its result, or the error that it failed by.
+
+        Raises:
+            CallNotFound, AlreadySettled: the call does not wait for that.
+        """
+        return self._wire.send(calls.result(self.key, call_id, result, error, by, request_id or new_id()))
+
+    def tool_progress(
+        self,
+        call_id: str,
+        text: str | None = None,
+        *,
+        percent: float | None = None,
+        request_id: str | None = None,
+    ) -> Settled:
+        """How far a long-running tool has come.
+
+        Raises:
+            CallNotFound, AlreadySettled: the call does not wait for a result.
+        """
+        return self._wire.send(calls.progress(self.key, call_id, text, percent, request_id or new_id()))
+
+    def notify(self, name: str, payload: Json = None, *, notification_id: str | None = None) -> str:
+        """Tell the session of an event. It wakes the call that waits for it, or is kept until one does.
+
+        Returns:
+            The notification's id.
+        """
+        return self._wire.send(calls.notify(self.key, name, payload, notification_id or new_id()))

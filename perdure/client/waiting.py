@@ -1,0 +1,78 @@
+"""The requests about calls that wait for a person or the world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from perdure.client.call import Call, body_of, header_of, session_path
+from perdure.client.waiting_results import Settled, WaitingCall, settled_of, waiting_of
+from perdure.types import Json, JsonObject, SessionKey
+
+__all__ = ["approve", "decline", "notify", "progress", "result", "waiting"]
+
+T = TypeVar("T")
+
+
+def waiting(key: SessionKey) -> Call[list[WaitingCall]]:
+    """What waits in a session."""
+    return Call(
+        method="GET",
+        path=session_path(key, "/waiting"),
+        parse=lambda reply: [waiting_of(each) for each in reply.json()["waiting"]],
+    )
+
+
+def approve(
+    key: SessionKey, call_id: str, arguments: JsonObject | None, by: str | None, request_id: str
+) -> Call[Settled]:
+    """A yes."""
+    return _post(
+        key, "/approve", {"callId": call_id, "arguments": arguments, "by": by}, request_id, settled_of
+    )
+
+
+def decline(
+    key: SessionKey, call_id: str, reason: str | None, by: str | None, request_id: str
+) -> Call[Settled]:
+    """A no."""
+    return _post(key, "/decline", {"callId": call_id, "reason": reason, "by": by}, request_id, settled_of)
+
+
+def result(
+    key: SessionKey, call_id: str, value: Json, error: str | None, by: str | None, request_id: str
+) -> Call[Settled]:
+    """The outcome of a long-running tool."""
+    body = {"callId": call_id, "result": value, "error": error, "by": by}
+    return _post(key, "/tool-result", body, request_id, settled_of)
+
+
+def progress(
+    key: SessionKey, call_id: str, text: str | None, percent: float | None, request_id: str
+) -> Call[Settled]:
+    """How far a long-running tool has come."""
+    body = {"callId": call_id, "text": text, "percent": percent}
+    return _post(key, "/tool-progress", body, request_id, settled_of)
+
+
+def notify(key: SessionKey, name: str, payload: Json, notification_id: str) -> Call[str]:
+    """An event."""
+    body = {"name": name, "payload": payload}
+    return _post(key, "/notify", body, notification_id, lambda data: str(data["notificationId"]))
+
+
+def _post(
+    key: SessionKey, what: str, body: JsonObject, request_id: str, parse: Callable[[JsonObject], T]
+) -> Call[T]:
+    headers = {
+        "idempotency-key": header_of(request_id, "the request's id"),
+        "content-type": "application/json",
+    }
+    return Call(
+        method="POST",
+        path=session_path(key, what),
+        parse=lambda reply: parse(reply.json()),
+        content=body_of({name: value for name, value in body.items() if value is not None}),
+        headers=headers,
+        id=request_id,
+    )

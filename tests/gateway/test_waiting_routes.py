@@ -1,0 +1,102 @@
+"""Calls that wait, over HTTP: listed, decided, answered, notified."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest_asyncio
+
+from embedded.temporal import TemporalServer
+from perdure.testing import call, say
+from storage.sessions import SessionStore
+from tests.gateway.harness import Gateway, open_gateway, path_of
+from tests.gateway.test_sessions_routes import is_problem
+from tests.integration.harness import open_world
+from tests.integration.waiting_agents import WAITING_AGENTS
+
+
+@pytest_asyncio.fixture
+async def gateway(temporal: TemporalServer, sqlite_store: SessionStore) -> AsyncIterator[Gateway]:
+    async with (
+        open_world(temporal.address, sqlite_store, WAITING_AGENTS) as world,
+        open_gateway(world, agents=WAITING_AGENTS) as opened,
+    ):
+        yield opened
+
+
+async def waits(gateway: Gateway, tool: str, /, **arguments: Any) -> str:
+    """The path of a session whose turn waits."""
+    path = path_of(gateway.key("clerk"))
+    gateway.world.gemini.script(call(tool, **arguments), say("done"))
+    answer = (await gateway.http.post(path + "/messages", json={"text": "go", "messageId": "m1"})).json()
+    assert answer["status"] == "waiting"
+    assert [each["callId"] for each in answer["waiting"]] == ["m1:t1.0"]
+    return path
+
+
+async def ended(gateway: Gateway, path: str) -> str:
+    """What the message sent again gives."""
+    answer = (await gateway.http.post(path + "/messages", json={"text": "go", "messageId": "m1"})).json()
+    assert "waiting" not in answer
+    return str(answer["text"])
+
+
+async def test_a_call_is_approved(gateway: Gateway) -> None:
+    path = await waits(gateway, "transfer", to="ann", amount=5)
+    [found] = (await gateway.http.get(path + "/waiting")).json()["waiting"]
+    assert (found["tool"], found["kind"]) == ("transfer", "approval")
+    assert found["arguments"] == {"to": "ann", "amount": 5}
+    body = {"callId": found["callId"], "by": "boss", "arguments": {"to": "bob", "amount": 1}}
+    done = await gateway.http.post(path + "/approve", json=body)
+    assert done.json() == {"callId": "m1:t1.0", "decision": "changed"}
+    assert await ended(gateway, path) == "done"
+    assert (await gateway.http.get(path + "/waiting")).json() == {"waiting": []}
+    is_problem(
+        await gateway.http.post(path + "/decline", json=body | {"arguments": None}), 422, "invalid-request"
+    )
+    is_problem(await gateway.http.post(path + "/decline", json={"callId": "m1:t1.0"}), 409, "already-settled")
+    is_problem(await gateway.http.post(path + "/decline", json={"callId": "m9:t1.0"}), 404, "call-not-found")
+
+
+async def test_a_call_is_declined(gateway: Gateway) -> None:
+    path = await waits(gateway, "transfer", to="ann", amount=5)
+    done = await gateway.http.post(path + "/decline", json={"callId": "m1:t1.0", "reason": "too much"})
+    assert done.json()["decision"] == "no"
+    assert await ended(gateway, path) == "done"
+    assert "too much" in (await gateway.http.get(path + "/events")).text
+
+
+async def test_a_result_comes_after_progress(gateway: Gateway) -> None:
+    path = await waits(gateway, "render", scene="sea")
+    progress = {"callId": "m1:t1.0", "text": "half", "percent": 50}
+    assert (await gateway.http.post(path + "/tool-progress", json=progress)).status_code == 200
+    [found] = (await gateway.http.get(path + "/waiting")).json()["waiting"]
+    assert (found["text"], found["percent"]) == ("half", 50)
+    assert found["ticket"]["job"] == "job-sea"
+    both = {"callId": "m1:t1.0", "result": 1, "error": "no light"}
+    is_problem(await gateway.http.post(path + "/tool-result", json=both), 400, "invalid-message")
+    done = await gateway.http.post(path + "/tool-result", json={"callId": "m1:t1.0", "result": {"url": "x"}})
+    assert done.json()["decision"] == "result"
+    assert await ended(gateway, path) == "done"
+
+
+async def test_an_event_is_notified_once(gateway: Gateway) -> None:
+    path = await waits(gateway, "wait_for_event", name="paid")
+    for _ in range(2):
+        sent = await gateway.http.post(
+            path + "/notify", json={"name": "paid", "payload": 5}, headers={"Idempotency-Key": "n1"}
+        )
+        assert sent.json() == {"notificationId": "n1"}
+    assert await ended(gateway, path) == "done"
+    status = (await gateway.http.get(path + "/status")).text
+    assert '"mail":1' not in status
+
+
+async def test_another_users_calls_are_out_of_reach(gateway: Gateway) -> None:
+    path = await waits(gateway, "transfer", to="ann", amount=5)
+    async with gateway.client_of("somebody-else", app="clerk") as stranger:
+        for route in ("/approve", "/decline", "/tool-result"):
+            is_problem(await stranger.post(path + route, json={"callId": "m1:t1.0"}), 403, "forbidden")
+        is_problem(await stranger.get(path + "/waiting"), 403, "forbidden")
+        is_problem(await stranger.post(path + "/notify", json={"name": "x"}), 403, "forbidden")

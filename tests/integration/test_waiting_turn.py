@@ -1,0 +1,193 @@
+"""A turn that waits: what comes behind it, what ends it, and that it is found."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from embedded.temporal import TemporalServer
+from perdure.errors import AlreadySettled, CallNotFound, SessionNotFound
+from perdure.testing import call, say
+from storage.sessions import SessionStore
+from tests.integration.agents import gate
+from tests.integration.harness import World, open_world, until
+from tests.integration.waiting_agents import WAITING_AGENTS
+from tests.integration.waiting_turns import TRANSFER, made, parked
+
+
+@pytest_asyncio.fixture
+async def world(temporal: TemporalServer, store: SessionStore) -> AsyncIterator[World]:
+    async with open_world(temporal.address, store, WAITING_AGENTS) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture
+async def sqlite_world(temporal: TemporalServer, sqlite_store: SessionStore) -> AsyncIterator[World]:
+    async with open_world(temporal.address, sqlite_store, WAITING_AGENTS) as opened:
+        yield opened
+
+
+async def test_messages_queue_behind_a_turn_that_waits(sqlite_world: World) -> None:
+    world = sqlite_world
+    key = await parked(world, TRANSFER)
+    for _ in range(2):
+        behind = await world.runner.ask(key, "next", message_id="m2")
+        assert (behind.invocation_id, behind.status) == ("m2", "waiting"), "nobody is kept for months"
+        assert [each.call_id for each in behind.waiting] == ["m1:t1.0"]
+    assert (await world.runner.status(key)).queued == 1
+    world.gemini.script(say("next done"))
+    await world.runner.approve(key, "m1:t1.0")
+    assert (await world.runner.ask(key, "next", message_id="m2")).text == "next done"
+    order = [event.invocation_id for event in await world.log(key)]
+    assert order == sorted(order)
+
+
+async def test_who_asked_before_the_turn_waited_is_told_so_too(sqlite_world: World) -> None:
+    world = sqlite_world
+    gate.reset()
+    key = world.key("clerk")
+    world.gemini.script([TRANSFER, call("wait_at_gate", label="x")], say("done"), say("next done"))
+    asked = asyncio.create_task(world.runner.ask(key, "go", message_id="m1"))
+    await asyncio.wait_for(gate.entered.wait(), 20)
+    behind = asyncio.create_task(world.runner.ask(key, "next", message_id="m2"))
+
+    async def queued() -> bool:
+        return (await world.runner.status(key)).queued == 1
+
+    await until(queued)
+    gate.open.set()
+    assert [(await each).status for each in (asked, behind)] == ["waiting", "waiting"]
+    await world.runner.approve(key, "m1:t1.0")
+    assert (await world.runner.ask(key, "next", message_id="m2")).text == "next done"
+
+
+async def test_a_cancel_ends_the_wait(world: World) -> None:
+    key = await parked(world, TRANSFER)
+    await world.runner.cancel(key)
+    assert (await world.runner.ask(key, "go", message_id="m1")).status == "cancelled"
+    with pytest.raises(AlreadySettled):
+        await world.runner.approve(key, "m1:t1.0")
+    status = await world.runner.status(key)
+    assert (status.status, status.waiting) == ("open", [])
+    world.gemini.clear()
+    world.gemini.script(say("next"))
+    assert (await world.runner.ask(key, "go on")).text == "next"
+    assert made(key) == []
+    assert "interrupted" in str(world.gemini.model_calls()[-1].contents), "the call has no result for ever"
+
+
+async def test_s35_a_rewind_ends_the_wait(world: World) -> None:
+    key = await parked(world, TRANSFER)
+    await world.runner.rewind(key, "m1", request_id="r1")
+    with pytest.raises((AlreadySettled, CallNotFound)):
+        await world.runner.approve(key, "m1:t1.0")
+    assert (await world.runner.status(key)).status == "open"
+    assert [event.id for event in (await world.session(key)).events] == ["r1:rewind"]
+    world.gemini.clear()
+    world.gemini.script(say("next"))
+    assert (await world.runner.ask(key, "afresh", message_id="m2")).text == "next"
+    assert made(key) == []
+
+
+@pytest.mark.parametrize("how", ["update", "signal"])
+async def test_an_end_ends_the_wait(world: World, how: str) -> None:
+    key = await parked(world, TRANSFER)
+    if how == "update":
+        await world.runner.end(key)
+    else:
+        await world.handle(key).signal("end")
+
+    async def closed() -> bool:
+        return (await world.handle(key).describe()).close_time is not None
+
+    await until(closed)
+    session = await world.session(key)
+    assert session.ended_at is not None
+    assert session.events[-1].meta["reason"] == "session ended"
+    assert made(key) == []
+
+
+async def test_an_end_that_is_queued_keeps_the_turn_from_parking(sqlite_world: World) -> None:
+    world = sqlite_world
+    gate.reset()
+    key = world.key("clerk")
+    world.gemini.script(call("wait_at_gate", label="x"), TRANSFER)
+    asked = asyncio.create_task(world.runner.ask(key, "go", message_id="m1"))
+    await asyncio.wait_for(gate.entered.wait(), 20)
+    ended = asyncio.create_task(world.runner.end(key))
+
+    async def queued() -> bool:
+        return (await world.runner.status(key)).queued == 1
+
+    await until(queued)
+    gate.open.set()
+    assert (await ended).ended_at is not None
+    assert (await asked).status in ("waiting", "cancelled")
+
+
+async def test_a_delete_ends_the_wait(sqlite_world: World) -> None:
+    key = await parked(sqlite_world, TRANSFER)
+    assert await sqlite_world.runner.delete(key)
+    with pytest.raises(SessionNotFound):
+        await sqlite_world.runner.approve(key, "m1:t1.0")
+
+
+async def test_the_time_of_the_turn_stands_still_meanwhile(sqlite_world: World) -> None:
+    world = sqlite_world
+    key = await parked(world, TRANSFER, app="hasty")
+    before = (await world.handle(key).describe()).history_length
+    await asyncio.sleep(1.2)  # longer than the turn may take: what is tested is that nothing happens
+    assert (await world.handle(key).describe()).history_length == before
+    await world.runner.approve(key, "m1:t1.0")
+    assert (await world.runner.ask(key, "go", message_id="m1")).text == "done"
+
+
+async def test_the_time_of_the_turn_runs_on_after_the_wait(sqlite_world: World) -> None:
+    world = sqlite_world
+    gate.reset()
+    key = world.key("hasty")
+    world.gemini.script(TRANSFER, call("wait_at_gate", label="x"))
+    assert (await world.runner.ask(key, "go", message_id="m1")).status == "waiting"
+    await world.runner.approve(key, "m1:t1.0")
+    answer = await world.runner.ask(key, "go", message_id="m1")
+    assert answer.failure is not None
+    assert answer.failure.type == "LimitExceeded"
+    gate.open.set()
+
+
+async def test_the_sessions_that_wait_are_found(sqlite_world: World) -> None:
+    world = sqlite_world
+    key = await parked(world, TRANSFER)
+
+    async def found() -> bool:
+        waits = [each async for each in world.runner.all_waiting("clerk", key.user_id)]
+        return [(each.key, each.call_id) for each in waits] == [(key, "m1:t1.0")]
+
+    await until(found)
+    await world.runner.decline(key, "m1:t1.0")
+
+    async def gone() -> bool:
+        return [each async for each in world.runner.all_waiting("clerk", key.user_id)] == []
+
+    await until(gone)
+
+
+async def test_s60_a_workflow_that_is_lost_waits_again(world: World) -> None:
+    key = await parked(world, TRANSFER)
+    await world.handle(key).terminate()
+    assert (await world.runner.ask(key, "go", message_id="m1")).status == "waiting"
+    assert len(world.gemini.model_calls()) == 1
+    await world.runner.approve(key, "m1:t1.0")
+    assert (await world.runner.ask(key, "go", message_id="m1")).text == "done"
+    assert made(key) == [("ann", 5)]
+
+
+async def test_s63_the_message_of_a_turn_that_waits_can_be_sent_again(sqlite_world: World) -> None:
+    world = sqlite_world
+    key = await parked(world, TRANSFER)
+    first, second = [await world.runner.ask(key, "go", message_id="m1") for _ in range(2)]
+    assert first == second
+    assert first.status == "waiting"

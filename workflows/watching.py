@@ -1,0 +1,58 @@
+"""What a session does when its turn begins or ceases to be parked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from temporalio import workflow
+
+from activities.protocol import Failure
+from workflows.standing import Standing
+from workflows.steering import Steering
+from workflows.turn import Turn
+
+__all__ = ["Watching"]
+
+
+class Watching:
+    """Watches a session's turn.
+
+    Args:
+        standing: the session's.
+        steering: the session's.
+        may_renew: whether the run may end here, and the next go on.
+    """
+
+    def __init__(self, standing: Standing, steering: Steering, may_renew: Callable[[], bool]) -> None:
+        self._standing = standing
+        self._steering = steering
+        self._may_renew = may_renew
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def note(self, what: str) -> None:
+        """The turn does this now."""
+        self._standing.note_step(what)
+
+    def parked(self, turn: Turn) -> None:
+        """The turn begins or ceases to be parked."""
+        self._standing.park(turn)
+        if turn.parked:
+            if self._standing.inbox.wants_end():
+                self._begin(self._steering.let_go("session ended"))
+            self._begin(self._leave_when_due(turn))
+
+    async def give_up(self, turn: Turn, failure: Failure, reason: str) -> None:
+        """The turn is to be ended."""
+        await self._steering.give_up(turn, failure, reason)
+
+    async def _leave_when_due(self, turn: Turn) -> None:
+        # A turn may be parked for months, and its run may grow long meanwhile.
+        await workflow.wait_condition(
+            lambda: not turn.parked or (self._may_renew() and not self._steering.under_way)
+        )
+        turn.leave()
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks = [*(task for task in self._tasks if not task.done()), asyncio.create_task(work)]
