@@ -44,6 +44,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from perdure.agent import Agent, Compaction, Limits, Memory
+from perdure.budget import Budget, Price
 from perdure.context import Artifact, ToolContext
 from perdure.errors import PerdureError
 from perdure.state import State
@@ -56,11 +57,13 @@ __all__ = [
     "Agent",
     "Artifact",
     "AsyncClient",
+    "Budget",
     "Client",
     "Compaction",
     "Limits",
     "Memory",
     "PerdureError",
+    "Price",
     "State",
     "Tool",
     "ToolContext",

@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from perdure.budget import Budget
 from perdure.checks import check_int, check_kind, check_seconds, check_text
 from perdure.errors import InvalidAgent, InvalidContent
 from perdure.jsonvalues import json_copy
+from perdure.state import is_temp
 from perdure.tool import Tool, tool
 from perdure.types import Json
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 __all__ = ["DEFAULT_MODEL", "Agent", "Compaction", "Limits", "Memory"]
 
@@ -30,6 +35,9 @@ _NOT_GENERATION = {
     "httpoptions": "the worker's settings",
     "cachedcontent": "nothing: it would stand in for the instruction and the tools",
 }
+_NOT_WITH_SCHEMA = dict.fromkeys(
+    ("responsemimetype", "responseschema", "responsejsonschema"), "output_schema=... alone"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +185,11 @@ class Agent:
         compaction: when to sum up; never where None.
         limits: how far a turn may go; ``Limits()`` where None.
         memory: what its sessions leave to the user's others; nothing by itself where None.
+        budget: what a session may spend; nothing is bounded where None.
+        output_schema: a pydantic model that the answer of a turn has to fit, as JSON. The model is told
+            to mend one that does not, once; then the turn ends in :class:`perdure.errors.InvalidAnswer`.
+        output_key: the key of the state to which the answer of a turn is written: what it is as JSON
+            where there is an ``output_schema``, else its text.
         generation: further fields of google-genai's ``GenerateContentConfig``, as JSON:
             ``{"temperature": 0.2, "thinking_config": {"thinking_budget": 0}}``.
 
@@ -192,6 +205,9 @@ class Agent:
     compaction: Compaction | None
     limits: Limits
     memory: Memory | None
+    budget: Budget | None
+    output_schema: type[BaseModel] | None
+    output_key: str | None
     generation: dict[str, Json] | None = field(hash=False)
 
     def __init__(
@@ -205,6 +221,9 @@ class Agent:
         limits: Limits | None = None,
         generation: Mapping[str, Json] | None = None,
         memory: Memory | None = None,
+        budget: Budget | None = None,
+        output_schema: type[BaseModel] | None = None,
+        output_key: str | None = None,
     ) -> None:
         _check_name(name)
         what = f"agent {name!r}"
@@ -214,6 +233,12 @@ class Agent:
         check_kind(f"{what}: compaction", compaction, Compaction, optional=True)
         check_kind(f"{what}: limits", limits, Limits, optional=True)
         check_kind(f"{what}: memory", memory, Memory, optional=True)
+        check_kind(f"{what}: budget", budget, Budget, optional=True)
+        if output_schema is not None:
+            from perdure.structured import check_schema  # pydantic is slow to import, and few need it here
+
+            check_schema(f"{what}: output_schema", output_schema)
+        _check_key(f"{what}: output_key", output_key)
         fields = {
             "name": name,
             "model": model,
@@ -223,7 +248,10 @@ class Agent:
             "compaction": compaction,
             "limits": limits or Limits(),
             "memory": memory,
-            "generation": _generation(generation, what),
+            "budget": budget,
+            "output_schema": output_schema,
+            "output_key": output_key,
+            "generation": _generation(generation, what, structured=output_schema is not None),
         }
         for field_name, value in fields.items():
             object.__setattr__(self, field_name, value)  # the dataclass is frozen from here on
@@ -264,13 +292,22 @@ def _tools(given: object, what: str) -> tuple[Tool, ...]:
     return tuple(tools.values())
 
 
-def _generation(given: object, what: str) -> dict[str, Json] | None:
+def _check_key(what: str, key: object) -> None:
+    check_text(what, key, optional=True)
+    if isinstance(key, str) and is_temp(key):
+        raise InvalidAgent(
+            f"{what} is {key!r}; such keys end with the turn, and nothing reads this one before"
+        )
+
+
+def _generation(given: object, what: str, *, structured: bool) -> dict[str, Json] | None:
     if given is None:
         return None
     if not isinstance(given, Mapping):
         raise InvalidAgent(f"{what}: generation is {given!r}; it is a dict of GenerateContentConfig fields")
+    taken = _NOT_GENERATION | (_NOT_WITH_SCHEMA if structured else {})
     for key in given:
-        instead = _NOT_GENERATION.get(str(key).replace("_", "").lower())
+        instead = taken.get(str(key).replace("_", "").lower())
         if instead:
             raise InvalidAgent(f"{what}: generation has {key!r}, which the runtime sets; use {instead}")
     try:
