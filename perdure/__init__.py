@@ -47,6 +47,7 @@ from perdure.agent import Agent, Compaction, Limits, Memory
 from perdure.budget import Budget, Price
 from perdure.context import Artifact, ToolContext
 from perdure.errors import PerdureError
+from perdure.mcp import McpServer
 from perdure.state import State
 from perdure.tool import Tool, tool
 
@@ -61,6 +62,7 @@ __all__ = [
     "Client",
     "Compaction",
     "Limits",
+    "McpServer",
     "Memory",
     "PerdureError",
     "Price",

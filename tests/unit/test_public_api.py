@@ -35,6 +35,7 @@ def test_the_names_are_exactly_these() -> None:
         "Client",
         "Compaction",
         "Limits",
+        "McpServer",
         "Memory",
         "PerdureError",
         "Price",
