@@ -125,8 +125,8 @@ class Runner(WaitingCalls, MemoryOfUsers):
     ) -> Answer:
         """One turn, from the message to the answer, or to where it waits for a person or the world.
 
-        Starts the session if there is none. Of a turn that waits, ask again under its id: once it
-        goes on, that returns when it is answered, or waits again.
+        Starts the session if there is none. Of a turn that waits, or is behind one that does, ask again
+        under its id: once it goes on, that returns when it is answered, or waits again.
 
         Args:
             key: the session.

@@ -242,12 +242,13 @@ class WaitingCalls:
 
     async def _served_or_not(self, key: SessionKey) -> list[WaitingCall]:
         try:
-            return await self._waiting(key, ASKED_FOR)
-        except SessionNotFound:  # it was closed meanwhile
+            try:
+                return await self._waiting(key, ASKED_FOR)
+            except (RPCError, WorkflowQueryFailedError):
+                events = (await self.store.get(key, max_events=LOOKED_AT)).events
+                return [await self._waiting_call(key, Waiting(**each)) for each in waits_of(events)]
+        except SessionNotFound:  # it was closed or deleted meanwhile
             return []
-        except (RPCError, WorkflowQueryFailedError):
-            events = (await self.store.get(key, max_events=LOOKED_AT)).events
-        return [await self._waiting_call(key, Waiting(**each)) for each in waits_of(events)]
 
     async def _waiting(self, key: SessionKey, within: timedelta | None = None) -> list[WaitingCall]:
         handle = self.client.get_workflow_handle(key.workflow_id)

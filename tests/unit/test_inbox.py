@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -10,7 +11,7 @@ from activities.protocol import data_converter
 from perdure.errors import Busy
 from workflows.face import details
 from workflows.inbox import ROOM, SIGNAL_BYTES, SIGNAL_ROOM, Inbox
-from workflows.messages import Carry, Item, Message, Status
+from workflows.messages import Carry, Item, Message, Reply, Status
 
 
 def item(item_id: str, text: str = "hello") -> Item:
@@ -62,3 +63,22 @@ def test_the_ui_names_what_was_refused() -> None:
     shown = details(Status(status="open", refused=2, refused_ids=["m1", "m2"]), [])
     assert "**Refused**, the inbox being full, 2 messages; last `m1`, `m2`" in shown
     assert "Refused" not in details(Status(status="open"), [])
+
+
+async def test_who_waits_behind_a_turn_that_waits_is_told_so_but_not_an_end() -> None:
+    inbox = Inbox()
+    running = asyncio.create_task(inbox.answered(item("m1")))
+    await asyncio.sleep(0)
+    inbox.take()
+    behind = asyncio.create_task(inbox.answered(item("m2")))
+    end = asyncio.create_task(inbox.answered(Item(kind="end", id="e1")))
+    await asyncio.sleep(0)
+    inbox.park(Reply(invocation_id="m1", status="waiting"))
+    told = [await running, await behind, await inbox.answered(item("m3"))]
+    assert [(reply.invocation_id, reply.status) for reply in told if isinstance(reply, Reply)] == [
+        (name, "waiting") for name in ("m1", "m2", "m3")
+    ]
+    assert [each.id for each in inbox.items] == ["m2", "e1", "m3"], "they are still to be taken"
+    assert not end.done()
+    inbox.abandon()
+    await end
