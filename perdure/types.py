@@ -21,6 +21,7 @@ __all__ = [
     "Event",
     "Json",
     "JsonObject",
+    "Passage",
     "Session",
     "SessionKey",
     "text_of",
@@ -126,6 +127,23 @@ class ArtifactVersion:
     blob: str
     """The content-addressed key of its bytes."""
     created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Passage:
+    """What was said in a session, as its user's memory has it: an event's text, or a piece of it."""
+
+    session_id: str
+    seq: int
+    event_id: str
+    invocation_id: str
+    author: str
+    """``user`` or an agent's name."""
+    said_at: datetime
+    text: str
+    """Up to 2,000 characters."""
+    excerpt: str = ""
+    """The part of the text that the search was about, up to 300 characters."""
 
 
 def text_of(content: JsonObject | None) -> str:

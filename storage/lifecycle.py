@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from perdure.errors import EventConflict, SessionExists, VersionMismatch
 from perdure.types import Event, Json, JsonObject, Session, SessionKey
-from storage import log, state
+from storage import log, memory, state
 from storage.append import append_event, prepared
 from storage.records import same_event
 from storage.schema import artifacts, epoch_floor, events, sessions
@@ -35,13 +35,15 @@ async def create(
     return row.session(await state.load(conn, key))
 
 
-async def end(conn: AsyncConnection, key: SessionKey) -> Session:
+async def end(conn: AsyncConnection, key: SessionKey, *, remember: bool) -> Session:
     """See :meth:`storage.sessions.SessionStore.end`."""
     row = await must_lock(conn, key)
     if row.ended_at is None:
         row.ended_at = now()
         row.epoch += 1
         await row.save(conn)
+        if remember:
+            await memory.remember_locked(conn, row)
     return row.session(await state.load(conn, key))
 
 
@@ -105,6 +107,7 @@ async def delete(conn: AsyncConnection, key: SessionKey) -> bool:
         mine = (table.c.app == key.app, table.c.user_id == key.user_id, table.c.session_id == key.session_id)
         await conn.execute(delete_from(table).where(*mine))
     await _let_go(conn, key)
+    await memory.let_go(conn, key)
     named = (sessions.c.app == key.app, sessions.c.user_id == key.user_id, sessions.c.id == key.session_id)
     await conn.execute(delete_from(sessions).where(*named))
     above = row.epoch + 1

@@ -11,7 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["Projection", "Span", "before", "clip", "contains", "cut", "fresh", "last", "next_live", "rewound"]
+__all__ = [
+    "Projection",
+    "Span",
+    "before",
+    "clip",
+    "contains",
+    "cut",
+    "fresh",
+    "last",
+    "next_live",
+    "parting",
+    "rewound",
+]
 
 Projection = list[list[int | None]]
 Ranges = Sequence[Sequence[int | None]]
@@ -54,6 +66,12 @@ def contains(ranges: Ranges, seq: int) -> bool:
 def next_live(ranges: Ranges, seq: int) -> int | None:
     """The first live seq from ``seq`` on, which may be one that the log has not reached yet."""
     return next((max(_first(r), seq) for r in ranges if r[1] is None or seq < r[1]), None)
+
+
+def parting(one: Ranges, other: Ranges) -> int | None:
+    """The first seq that is live in one and not in the other; None if there is none."""
+    places = sorted({seq for bounds in (*one, *other) for seq in bounds if seq is not None})
+    return next((seq for seq in places if contains(one, seq) != contains(other, seq)), None)
 
 
 def clip(ranges: Ranges, start: int, stop: int) -> list[Span]:

@@ -16,6 +16,7 @@ from storage.storable import canonical, check_id, check_json
 
 __all__ = [
     "Context",
+    "Remembered",
     "Rewound",
     "SessionPage",
     "SessionUpdate",
@@ -98,6 +99,18 @@ class UpdateOutcome:
     key: SessionKey
     session: Session | None = None
     error: PerdureError | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Remembered:
+    """What a user's memory holds of a session, after it was remembered."""
+
+    upto: int
+    """The seq up to which all that is live is in it."""
+    added: int
+    """Passages that were added now."""
+    passages: int
+    """Passages there are of this session."""
 
 
 def owner(key: SessionKey) -> dict[str, str]:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from perdure.errors import EventConflict
 from perdure.types import Event, Json
-from storage import log, past, projection, state
+from storage import log, memory, past, projection, state
 from storage.append import insert_event
 from storage.records import Rewound
 from storage.session_row import LockedSession
@@ -46,9 +46,15 @@ async def rewind(
     if stored is None:
         raise EventConflict(f"event {marker_id} of {row.key} appeared while its row was locked")
     await state.write_own(conn, row.key, restoration)
-    row.projection = projection.rewound(target.projection, target.seq, stored.seq)
+    before_it, row.projection = (
+        row.projection,
+        projection.rewound(target.projection, target.seq, stored.seq),
+    )
     row.epoch += 1
     await row.save(conn)
+    parted = projection.parting(before_it, row.projection)
+    if parted is not None:
+        await memory.take_back(conn, row.key, parted)
     return Rewound(epoch=row.epoch, event=stored, repeated=False)
 
 

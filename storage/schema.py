@@ -8,6 +8,8 @@ event cannot outlive it, and an append saves the look-up.
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +19,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from storage.full_text import create_full_text
 from storage.functions import APPEND
 from storage.storable import dumps, loads
 
@@ -26,6 +29,8 @@ __all__ = [
     "artifacts",
     "epoch_floor",
     "events",
+    "memories",
+    "memory_passages",
     "metadata",
     "moment_text",
     "sessions",
@@ -87,6 +92,28 @@ class Moment(TypeDecorator[datetime]):
             return None
         # asyncpg gives UTC, but the first and last moment of the calendar as naive ones.
         return value.replace(tzinfo=UTC) if dialect.name == "postgresql" else datetime.fromisoformat(value)
+
+
+class Vector(TypeDecorator[Sequence[float]]):
+    """Numbers of four bytes each: an array on PostgreSQL, which pgvector can take, and bytes on SQLite."""
+
+    impl = sa.LargeBinary
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(postgresql.ARRAY(sa.REAL))
+        return dialect.type_descriptor(sa.LargeBinary())
+
+    def process_bind_param(self, value: Sequence[float] | None, dialect: Dialect) -> Any:
+        if value is None:
+            return None
+        return list(value) if dialect.name == "postgresql" else struct.pack(f"<{len(value)}f", *value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Sequence[float] | None:
+        if value is None:
+            return None
+        return list(value) if dialect.name == "postgresql" else struct.unpack(f"<{len(value) // 4}f", value)
 
 
 # Keys compare byte by byte on both, whatever the database's locale.
@@ -214,6 +241,39 @@ api_keys = Table(
     Column("revoked_at", Moment()),
 )
 
+# What was remembered of a session, also when the session itself is deleted: it is the user's.
+memories = Table(
+    "memories",
+    metadata,
+    *_owner(),
+    # The seq up to which all that is live is in it; NULL once the session is deleted.
+    Column("upto", BigInteger),
+    Column("remembered_at", Moment(), nullable=False),
+    PrimaryKeyConstraint("app", "user_id", "session_id", name="memories_pkey"),
+)
+
+memory_passages = Table(
+    "memory_passages",
+    metadata,
+    # The rowid on SQLite, by which its full-text index knows it.
+    Column("id", BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    *_owner(),
+    Column("seq", BigInteger, nullable=False),
+    Column("part", BigInteger, nullable=False),
+    Column("event_id", Key, nullable=False),
+    Column("invocation_id", Key, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("said_at", Moment(), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("words", Text, nullable=False),
+    Column("embedding", Vector()),
+    Column("embedding_model", Text),
+    UniqueConstraint("app", "user_id", "session_id", "seq", "part", name="memory_passages_place_key"),
+    Index("memory_passages_by_model", "app", "user_id", "embedding_model", "id"),
+    # A vector that comes late must not meet another passage under its id.
+    sqlite_autoincrement=True,
+)
+
 _SHOWN = """e.app, e.user_id, e.session_id, e.seq, e.invocation_id, e.event_id, e.author, e.branch,
        {text} AS text,
        e.content, e.state_delta, e.state_undo, e.artifact_delta, e.compaction, e.rewind, e.usage,
@@ -258,6 +318,7 @@ LIVE_EVENTS = {
 def _add_what_tables_lack(_target: sa.MetaData, connection: sa.Connection, **_: Any) -> None:
     connection.execute(epoch_floor.insert().values(one=1, value=0))
     connection.exec_driver_sql(LIVE_EVENTS[connection.dialect.name])
+    create_full_text(connection)
     if connection.dialect.name == "postgresql":
         schema = connection.exec_driver_sql("SELECT quote_ident(current_schema())").scalar_one()
         connection.exec_driver_sql(APPEND.replace("{schema}", schema))

@@ -23,10 +23,20 @@ from storage.copy_store import CopyStore
 from storage.follow_store import FollowStore
 from storage.key_store import KeyStore
 from storage.many_store import ManyStore
+from storage.memory_store import MemoryStore
 from storage.message_store import MessageStore
 from storage.options import StoreOptions
 from storage.read_store import ReadStore
-from storage.records import MAX_ID_BYTES, Context, Rewound, SessionPage, SessionUpdate, Turn, UpdateOutcome
+from storage.records import (
+    MAX_ID_BYTES,
+    Context,
+    Remembered,
+    Rewound,
+    SessionPage,
+    SessionUpdate,
+    Turn,
+    UpdateOutcome,
+)
 from storage.retention_store import RetentionStore
 from storage.session_row import must_lock
 from storage.storable import check_id, check_json, check_key, check_text
@@ -35,6 +45,7 @@ from storage.store import Confirm
 __all__ = [
     "Confirm",
     "Context",
+    "Remembered",
     "Rewound",
     "SessionPage",
     "SessionStore",
@@ -47,7 +58,9 @@ __all__ = [
 _log = logging.getLogger("perdure.storage")
 
 
-class SessionStore(CopyStore, FollowStore, KeyStore, ManyStore, MessageStore, ReadStore, RetentionStore):
+class SessionStore(
+    CopyStore, FollowStore, KeyStore, ManyStore, MemoryStore, MessageStore, ReadStore, RetentionStore
+):
     """Where sessions live. Make one a process with :meth:`open`; it belongs to one event loop."""
 
     # Sessions
@@ -116,11 +129,14 @@ class SessionStore(CopyStore, FollowStore, KeyStore, ManyStore, MessageStore, Re
             "update", key, lambda conn: lifecycle.update(conn, key, event, described, expected_version)
         )
 
-    async def end(self, key: SessionKey, *, confirm: Confirm | None = None) -> Session:
+    async def end(
+        self, key: SessionKey, *, remember: bool = False, confirm: Confirm | None = None
+    ) -> Session:
         """Close a session: later appends are refused. Ending it twice is the same as once.
 
         Args:
             key: the session.
+            remember: put what is live into its user's memory, in the same transaction.
             confirm: as for :meth:`create`.
 
         Returns:
@@ -129,7 +145,9 @@ class SessionStore(CopyStore, FollowStore, KeyStore, ManyStore, MessageStore, Re
         Raises:
             SessionNotFound: there is none.
         """
-        session = await self._write("end", key, lambda conn: lifecycle.end(conn, key), confirm=confirm)
+        session = await self._write(
+            "end", key, lambda conn: lifecycle.end(conn, key, remember=remember), confirm=confirm
+        )
         _log.info("ended session %s", key)
         return session
 

@@ -12,7 +12,7 @@ import pytest
 from perdure.types import SessionKey
 from storage.sessions import SessionStore, SessionUpdate
 from tests.conformance.conftest import NewDatabase
-from tests.conformance.events import asked, event, say, summary, user
+from tests.conformance.events import asked, content, event, say, summary, user
 from tests.conformance.watch import Broken, breaking, stored
 
 KEY = SessionKey(app="counter", user_id="ada", session_id="s1")
@@ -48,6 +48,8 @@ OPERATIONS: dict[str, Operation] = {
         atomic=True,
     ),
     "end": lambda store: store.end(KEY),
+    "end and remember": lambda store: store.end(KEY, remember=True),
+    "remember": lambda store: store.remember(KEY),
     "delete": lambda store: store.delete(KEY),
     "stage": lambda store: store.stage_artifact(KEY, "f", b"new", "text/plain", event_id="i9:x"),
     "stage again": lambda store: store.stage_artifact(KEY, "f", b"again", "text/plain", event_id="staged:x"),
@@ -98,6 +100,9 @@ async def prepare(store: SessionStore) -> None:
     await store.stage_artifact(KEY, "user:f", b"3", "text/plain", event_id="staged:x")
     await store.begin_turn(KEY, user("running"), epoch=None)
     await store.append(KEY, asked("running"))
+    # What a rewind takes out of the memory goes with all the rest, or not at all.
+    await store.remember(KEY)
+    await store.append(KEY, event("running:x", content=content("more", "model")))
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

@@ -28,13 +28,14 @@ from embedded.postgres import PostgresServer
 from perdure.state import MISSING
 from perdure.types import SessionKey
 from storage.migrate import upgrade
-from storage.schema import artifacts, events, sessions, state
+from storage.schema import artifacts, events, memories, memory_passages, sessions, state
 from storage.sessions import SessionStore
+from storage.words import owner_word
 from tests.conformance.events import event, user
 from tests.conformance.watch import statements
 
 KEY = SessionKey(app="counter", user_id="ada", session_id="s1")
-TABLES = ("sessions", "events", "state", "artifacts")
+TABLES = ("sessions", "events", "state", "artifacts", "memories", "memory_passages")
 MANY = 3_000
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 EXPLAIN = {
@@ -96,6 +97,16 @@ OPERATIONS: dict[str, Operation] = {
     "fork": lambda store: store.fork(KEY, "fork", before="i20"),
     "end": lambda store: store.end(KEY),
     "delete": lambda store: store.delete(replace(KEY, session_id="s5")),
+    "remember": lambda store: store.remember(KEY),
+    "search memory": lambda store: store.search_memory("counter", "ada", "word 77, or whale"),
+    "search memory by vectors": lambda store: store.search_memory(
+        "counter", "ada", "word 77", model="m", near=[1.0, 0.0]
+    ),
+    "vectors": lambda store: store.keep_vectors(replace(KEY, session_id="s2"), "m", [(77, [1.0, 0.0])]),
+    "what lacks vectors": lambda store: store.lacking_vectors(replace(KEY, session_id="s2"), "n", 10),
+    "forget a session": lambda store: store.forget(replace(KEY, session_id="s2")),
+    "forget what was said": lambda store: store.forget(replace(KEY, session_id="s2"), seq=7),
+    "forget a user": lambda store: store.forget_user("counter", "u7"),
 }
 
 
@@ -191,8 +202,27 @@ async def fill(conn: AsyncConnection) -> None:
             for n in numbers
         ],
     )
+    await _fill_memory(conn)
     for table in TABLES:
         await conn.execute(text(f"ANALYZE {table}"))
+
+
+async def _fill_memory(conn: AsyncConnection) -> None:
+    """A thousand passages of the user's, and ten thousand of fifty others."""
+    users = ["ada"] * 1_000 + [f"u{n % 50}" for n in range(10_000)]
+    places = [{"app": "counter", "user_id": each, "session_id": "s2"} for each in users]
+    said = {"part": 0, "invocation_id": "i", "author": "user", "said_at": NOON, "text": "said"}
+    await conn.execute(
+        memory_passages.insert(),
+        [
+            {**place, **said, "seq": n, "event_id": f"e{n}", "embedding": [1.0, n], "embedding_model": "m"}
+            | {"words": f"{owner_word('counter', place['user_id'])} word {n % 100}"}
+            for n, place in enumerate(places)
+        ],
+    )
+    records = [{**place, "upto": 20_000, "remembered_at": NOON} for place in places[999:1_050]]
+    others = [{**records[-1], "session_id": f"o{n}"} for n in range(MANY)]
+    await conn.execute(memories.insert(), records + others)
 
 
 class Plans:
@@ -301,6 +331,24 @@ async def test_a_scan_within_a_function_is_caught(store: SessionStore) -> None:
     async with Plans(store) as plans:
         await store._db.write(lambda conn: conn.exec_driver_sql(script))
     assert [scan.split(":")[0] for scan in plans.scans] == ["Seq Scan of events"]
+
+
+async def test_a_search_reads_no_passage_of_another_user(store: SessionStore) -> None:
+    """Of 11,000 passages that all have the word, those of the user are looked at, and as often as there are words."""
+    async with Plans(store) as plans:
+        found = await store.search_memory("counter", "ada", "word 77", limit=100)
+    assert len(found) == 100
+    if isinstance(store._db.engine, AsyncEngine):
+        reads = [node for node in plans.nodes if node.get("Relation Name") == "memory_passages"]
+        assert reads
+        for node in reads:
+            looked_at = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+            assert looked_at + node.get("Rows Removed by Index Recheck", 0) <= 1_000
+    else:
+        details = [node["Detail"] for node in plans.nodes]
+        assert sum("VIRTUAL TABLE INDEX" in detail for detail in details) == 2, (
+            "the words, counted and weighed"
+        )
 
 
 async def test_s20_an_append_reads_no_key_but_its_own(store: SessionStore) -> None:
