@@ -102,7 +102,7 @@ async def prepare(store: SessionStore) -> None:
     await store.append(KEY, asked("running"))
     # What a rewind takes out of the memory goes with all the rest, or not at all.
     await store.remember(KEY)
-    await store.append(KEY, event("running:x", content=content("more", "model")))
+    await store.append(KEY, event("running:x", content=content("more")))
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
