@@ -30,6 +30,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymen
 
 from activities.compaction import CompactionActivities
 from activities.gemini import Gemini
+from activities.memory import Memories, MemoryActivities
 from activities.model import ModelActivities
 from activities.retention import RetentionActivities
 from activities.steering import SteeringActivities
@@ -89,9 +90,17 @@ def build_worker(
         context_cache=settings.context_cache * 1_000_000,
         media_cache=settings.media_cache * 1_000_000,
     )
-    tools = ToolActivities(store, agents, concurrency=settings.max_concurrent_tools, threads=tool_threads)
+    memories = Memories(store, agents, gemini)
+    tools = ToolActivities(
+        store,
+        agents,
+        concurrency=settings.max_concurrent_tools,
+        threads=tool_threads,
+        memories=memories,
+    )
     compaction = CompactionActivities(store, agents, gemini, slots=model.slots, room=model.room)
-    steering = SteeringActivities(store)
+    steering = SteeringActivities(store, agents)
+    memory = MemoryActivities(store, agents, memories)
     retention = RetentionActivities(store, client)
     return Worker(
         client,
@@ -106,6 +115,7 @@ def build_worker(
             steering.end_session,
             steering.save_artifact,
             steering.note_progress,
+            memory.remember,
             retention.find,
             retention.delete,
             retention.collect_blobs,

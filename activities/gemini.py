@@ -137,6 +137,49 @@ class Gemini:
             _wire.reset(token)
             await wire.close()
 
+    async def embed(
+        self,
+        *,
+        model: str,
+        texts: Sequence[str],
+        dimensions: int,
+        query: bool,
+        timeout: float,  # noqa: ASYNC109 - it also goes to the server, as the deadline of the request
+    ) -> list[list[float]]:
+        """The vectors of some texts, in their order. Asks once, without any retry.
+
+        Args:
+            model: an embedding model, such as ``gemini-embedding-001``.
+            texts: at most 100.
+            dimensions: of the vectors.
+            query: they are looked for, and not looked through: models tell the two apart.
+            timeout: seconds it may take.
+
+        Raises:
+            ModelUnavailable: it may succeed later.
+            ModelRefused: it would fail again.
+        """
+        client = self._connected()
+        config = types.EmbedContentConfig(
+            task_type="RETRIEVAL_QUERY" if query else "RETRIEVAL_DOCUMENT",
+            output_dimensionality=dimensions,
+            http_options=types.HttpOptions(timeout=max(1, round(timeout * 1000))),
+        )
+        # Strings would be parts of one content for some models, and so one vector.
+        contents = [types.Content(role="user", parts=[types.Part(text=text)]) for text in texts]
+        try:
+            async with asyncio.timeout(timeout):
+                answer = await client.aio.models.embed_content(model=model, contents=contents, config=config)
+        except Exception as error:
+            raise sort_error(error, model=model, answering=False) from error
+        vectors = [list(each.values or ()) for each in answer.embeddings or ()]
+        if len(vectors) != len(texts) or any(len(vector) != dimensions for vector in vectors):
+            raise ModelRefused(
+                f"model {model} gave {len(vectors)} vectors for {len(texts)} texts, or not of {dimensions} "
+                "dimensions; use another embedding_model, or other dimensions"
+            )
+        return vectors
+
     async def close(self) -> None:
         """Close all connections. A later call opens new ones."""
         client, self._client = self._client, None

@@ -27,6 +27,7 @@ __all__ = [
     "INTERRUPT",
     "LONGEST",
     "NOTE_PROGRESS",
+    "REMEMBER",
     "REWIND",
     "RUN_TOOL",
     "SAVE_ARTIFACT",
@@ -42,6 +43,8 @@ __all__ = [
     "ModelTask",
     "Moved",
     "ProgressTask",
+    "RememberTask",
+    "Remembered",
     "Resolution",
     "RewindTask",
     "SealableFailureConverter",
@@ -60,6 +63,7 @@ INTERRUPT = "interrupt"
 END = "end_session"
 SAVE_ARTIFACT = "save_artifact"
 NOTE_PROGRESS = "note_progress"
+REMEMBER = "remember"
 
 
 TOOL_SECONDS = 600.0
@@ -297,6 +301,22 @@ class EndTask(Record):
     request_id: str
 
 
+class RememberTask(Record):
+    """Put what is live into the user's memory."""
+
+    request_id: str
+    only_vectors: bool = False
+    """It is there, and what lacks is that it is found by its meaning."""
+
+
+class Remembered(Record):
+    """What the user's memory has of the session now."""
+
+    upto: int
+    """The seq up to which all that is live is in it."""
+    passages: int
+
+
 class ArtifactTask(Record):
     """Record an artifact whose bytes and version are already in the store."""
 
@@ -312,5 +332,7 @@ class Moved(Record):
     seq: int
     repeated: bool = False
     """The same request had been carried out before, and nothing moved now."""
+    lacks_vectors: bool = False
+    """What an end has put into the user's memory is still to be found by its meaning."""
     stopped: bool = False
     """With that, and the turn that was to be stopped is over: an attempt of this that died did it."""

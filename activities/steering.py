@@ -11,6 +11,7 @@ import logging
 from temporalio import activity
 
 from activities.fencing import still_wanted
+from activities.memory import policy_of
 from activities.protocol import (
     END,
     INTERRUPT,
@@ -26,6 +27,7 @@ from activities.protocol import (
     RewindTask,
 )
 from activities.runtime import beating, log, session_key, typed_errors
+from perdure.registry import Registry
 from perdure.types import Event
 from storage.sessions import SessionStore
 from storage.turns import end_marker
@@ -38,10 +40,12 @@ class SteeringActivities:
 
     Args:
         store: where sessions live.
+        agents: the agents this worker serves, by name.
     """
 
-    def __init__(self, store: SessionStore) -> None:
+    def __init__(self, store: SessionStore, agents: Registry) -> None:
         self._store = store
+        self._agents = agents
 
     @activity.defn(name=REWIND)
     @typed_errors
@@ -93,16 +97,19 @@ class SteeringActivities:
     @activity.defn(name=END)
     @typed_errors
     async def end_session(self, task: EndTask) -> Moved:
-        """Close the session.
+        """Close the session, and put it into its user's memory where its agent says so.
 
         Raises:
             SessionNotFound: there is no such session.
         """
         key = session_key()
+        policy = policy_of(self._agents, key.app)
+        remembers = policy is not None and policy.on_end
         async with beating():
-            session = await self._store.end(key, confirm=still_wanted)
+            session = await self._store.end(key, remember=remembers, confirm=still_wanted)
         log(logging.INFO, "ended", key, task.request_id, "at seq %d", session.head)
-        return Moved(epoch=session.epoch, seq=session.head)
+        lacks = {"lacks_vectors": True} if policy and remembers and policy.embedding_model else {}
+        return Moved(epoch=session.epoch, seq=session.head, **lacks)
 
     @activity.defn(name=NOTE_PROGRESS)
     @typed_errors

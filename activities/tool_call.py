@@ -13,6 +13,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities.builtin_tools import builtin_tool
 from activities.fencing import still_wanted
+from activities.memory import CallMemory, Memories
 from activities.oversize import fit_response
 from activities.prompt import response_event_id
 from activities.protocol import Resolution, ToolTask
@@ -58,8 +59,10 @@ class Call:
         task: ToolTask,
         call: JsonObject,
         state: State,
+        memories: Memories,
     ) -> None:
         self._store = store
+        self._memory = CallMemory(memories, key)
         self._key = key
         self._task = task
         self._call = call
@@ -199,6 +202,7 @@ class Call:
             attempt=tries,
             result_id=self._id,
             artifacts=self._artifacts,
+            memory=self._memory,
             stop=self._stop,
         )
         try:

@@ -18,6 +18,7 @@ from functools import partial
 from temporalio import activity
 
 from activities.fencing import still_wanted
+from activities.memory import Memories
 from activities.patience import patiently
 from activities.prompt import calls_of, model_event_id, response_event_id
 from activities.protocol import RUN_TOOL, ToolOutcome, ToolTask
@@ -49,6 +50,7 @@ class ToolActivities:
         agents: the agents this worker serves, by name.
         concurrency: how many tools may run at once in this worker.
         threads: where sync tools run; None: in threads of its own.
+        memories: the users'; None: searched by words alone.
     """
 
     def __init__(
@@ -58,8 +60,10 @@ class ToolActivities:
         *,
         concurrency: int = 64,
         threads: Executor | None = None,
+        memories: Memories | None = None,
     ) -> None:
         self._store = store
+        self._memories = memories or Memories(store, agents, None)
         self._agents = agents
         self._slots = asyncio.Semaphore(concurrency)
         self.room = Room("tool calls", 2 * concurrency)
@@ -95,7 +99,7 @@ class ToolActivities:
                 if asked is None:
                     raise InvocationNotFound(f"{key} has no event {asked_id} that asked for a call")
                 state = State(session.state, temp=self._temp.of(key, task.invocation_id))
-                call = Call(self._store, key, agent, task, calls_of(asked)[task.index], state)
+                call = Call(self._store, key, agent, task, calls_of(asked)[task.index], state, self._memories)
                 event = await call.without_running(found)
                 if event is not None and event.seq:
                     return outcome_of(event)  # it has waited since an attempt before, or a workflow

@@ -131,7 +131,7 @@ class SaveArtifact(_Model):
 
 
 class UpdateMemory(_Model):
-    """A session for a memory service. There is none here."""
+    """A session for the user's memory."""
 
     session_id: str
 

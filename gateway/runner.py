@@ -27,14 +27,17 @@ from temporalio.common import (
 from temporalio.service import RPCError
 
 from activities.codec import converter
+from activities.memory import Memories
 from activities.protocol import Failure
 from gateway.closing import close_workflow
 from gateway.held_up import Work, work_of
+from gateway.remembering import MemoryOfUsers
 from gateway.served import while_served
 from gateway.typed import typed
 from gateway.waiting import CARRIED_BYTES, WaitingCall, WaitingCalls
 from perdure import searchattributes
 from perdure.errors import InvalidMessage, TemporalUnavailable
+from perdure.registry import Registry
 from perdure.settings import Settings
 from perdure.sources import Source
 from perdure.types import Json, JsonObject, Session, SessionKey
@@ -103,19 +106,28 @@ async def connect(settings: Settings) -> Client:
     )
 
 
-class Runner(WaitingCalls):
+class Runner(WaitingCalls, MemoryOfUsers):
     """Talk to sessions.
 
     Args:
         client: a Temporal client from :func:`connect`.
         store: the store that the workers write to.
         task_queue: the queue that the workers poll.
+        memories: the users'; None: searched by words alone.
     """
 
-    def __init__(self, client: Client, store: SessionStore, *, task_queue: str = "perdure") -> None:
+    def __init__(
+        self,
+        client: Client,
+        store: SessionStore,
+        *,
+        task_queue: str = "perdure",
+        memories: Memories | None = None,
+    ) -> None:
         self.client = client
         self.store = store
         self._task_queue = task_queue
+        self._memories = memories or Memories(store, Registry(), None)
 
     async def ask(
         self,

@@ -20,6 +20,7 @@ from gateway.app import create_app
 from gateway.listening import address_of, listening
 from gateway.opening import open_store
 from gateway.rates import Rates
+from gateway.remembering import open_memories
 from gateway.runner import Runner, connect
 from gateway.services import GatewayOptions
 from gateway.strangers import Strangers
@@ -97,14 +98,15 @@ async def serving(
         InvalidOption: it cannot listen there, or may not without tokens.
     """
     host, port = address_of(address)
-    runner = Runner(client, store, task_queue=settings.task_queue)
-    app = create_app(
-        runner, access_of(settings, store, host), agents=agents, options=options_of(settings, host)
-    )
-    async with listening(app, host, port) as chosen:
-        url = f"http://{f'[{host}]' if ':' in host else host}:{chosen}"
-        _log.info("the gateway is at %s", url)
-        yield url
+    async with open_memories(settings, store, agents) as memories:
+        runner = Runner(client, store, task_queue=settings.task_queue, memories=memories)
+        app = create_app(
+            runner, access_of(settings, store, host), agents=agents, options=options_of(settings, host)
+        )
+        async with listening(app, host, port) as chosen:
+            url = f"http://{f'[{host}]' if ':' in host else host}:{chosen}"
+            _log.info("the gateway is at %s", url)
+            yield url
 
 
 @asynccontextmanager

@@ -43,7 +43,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from perdure.agent import Agent, Compaction, Limits
+from perdure.agent import Agent, Compaction, Limits, Memory
 from perdure.context import Artifact, ToolContext
 from perdure.errors import PerdureError
 from perdure.state import State
@@ -59,6 +59,7 @@ __all__ = [
     "Client",
     "Compaction",
     "Limits",
+    "Memory",
     "PerdureError",
     "State",
     "Tool",

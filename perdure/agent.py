@@ -13,9 +13,11 @@ from perdure.jsonvalues import json_copy
 from perdure.tool import Tool, tool
 from perdure.types import Json
 
-__all__ = ["DEFAULT_MODEL", "Agent", "Compaction", "Limits"]
+__all__ = ["DEFAULT_MODEL", "Agent", "Compaction", "Limits", "Memory"]
 
 DEFAULT_MODEL = "gemini-3-flash-preview"
+
+MOST_DIMENSIONS = 3_072
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 _TAKEN_NAMES = frozenset({"user", "perdure"})
@@ -131,6 +133,33 @@ class Limits:
             check_seconds(f"Limits.{name}", getattr(self, name), optional=True)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """What an agent's sessions leave to the user's other sessions: ``docs/memory.md``.
+
+    Args:
+        on_end: whether ``end`` puts what is live of a session into its user's memory. ``remember``
+            does so at any moment, whatever this says.
+        embedding_model: a Gemini model whose vectors find passages by their meaning, too, such as
+            ``gemini-embedding-001``; where None, only their words do.
+        dimensions: of the vectors, 8 to 3,072.
+
+    Raises:
+        InvalidAgent: a model without a name, or a number that makes no sense.
+    """
+
+    on_end: bool = True
+    embedding_model: str | None = None
+    dimensions: int = 768
+
+    def __post_init__(self) -> None:
+        check_kind("Memory.on_end", self.on_end, bool)
+        check_text("Memory.embedding_model", self.embedding_model, optional=True)
+        check_int("Memory.dimensions", self.dimensions, least=8)
+        if self.dimensions > MOST_DIMENSIONS:
+            raise InvalidAgent(f"Memory.dimensions is {self.dimensions}; it is at most {MOST_DIMENSIONS}")
+
+
 @dataclass(frozen=True, init=False, repr=False)
 class Agent:
     """Who answers in a session. Defined at the top level of a module that a worker loads.
@@ -147,6 +176,7 @@ class Agent:
         tools: functions, or what ``@tool`` made of them; kept as a tuple of :class:`Tool`.
         compaction: when to sum up; never where None.
         limits: how far a turn may go; ``Limits()`` where None.
+        memory: what its sessions leave to the user's others; nothing by itself where None.
         generation: further fields of google-genai's ``GenerateContentConfig``, as JSON:
             ``{"temperature": 0.2, "thinking_config": {"thinking_budget": 0}}``.
 
@@ -161,6 +191,7 @@ class Agent:
     tools: tuple[Tool, ...]
     compaction: Compaction | None
     limits: Limits
+    memory: Memory | None
     generation: dict[str, Json] | None = field(hash=False)
 
     def __init__(
@@ -173,6 +204,7 @@ class Agent:
         compaction: Compaction | None = None,
         limits: Limits | None = None,
         generation: Mapping[str, Json] | None = None,
+        memory: Memory | None = None,
     ) -> None:
         _check_name(name)
         what = f"agent {name!r}"
@@ -181,6 +213,7 @@ class Agent:
         check_text(f"{what}: description", description, empty=True)
         check_kind(f"{what}: compaction", compaction, Compaction, optional=True)
         check_kind(f"{what}: limits", limits, Limits, optional=True)
+        check_kind(f"{what}: memory", memory, Memory, optional=True)
         fields = {
             "name": name,
             "model": model,
@@ -189,6 +222,7 @@ class Agent:
             "tools": _tools(tools, what),
             "compaction": compaction,
             "limits": limits or Limits(),
+            "memory": memory,
             "generation": _generation(generation, what),
         }
         for field_name, value in fields.items():

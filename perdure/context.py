@@ -22,9 +22,9 @@ from typing import Any, Protocol, TypeVar
 from perdure.errors import InvalidContent
 from perdure.sources import CHUNK, Source, encoded, type_by_name
 from perdure.state import State
-from perdure.types import Json, SessionKey
+from perdure.types import Json, Passage, SessionKey
 
-__all__ = ["Artifact", "ArtifactAccess", "BlockingArtifacts", "ToolContext"]
+__all__ = ["Artifact", "ArtifactAccess", "BlockingArtifacts", "MemoryAccess", "ToolContext"]
 
 T = TypeVar("T")
 
@@ -73,6 +73,13 @@ class ArtifactAccess(Protocol):
         """The names of what there is, sorted."""
 
 
+class MemoryAccess(Protocol):
+    """How a context reaches the user's memory. The runtime has one; a test may bring its own."""
+
+    async def search(self, query: str, limit: int) -> list[Passage]:
+        """What the user's sessions said about something, best first."""
+
+
 class ToolContext:
     """The session, as one call of a tool sees it.
 
@@ -89,6 +96,7 @@ class ToolContext:
         attempt: 1 for the first try of this call.
         result_id: of a long-running tool, the id under which its result is to be sent.
         artifacts: how to reach artifacts; without it the artifact methods raise.
+        memory: how to reach the user's memory; without it ``search_memory`` raises.
         stop: set when the call should come to an end: cancelled, rewound, or out of time.
     """
 
@@ -103,6 +111,7 @@ class ToolContext:
         attempt: int = 1,
         result_id: str | None = None,
         artifacts: ArtifactAccess | None = None,
+        memory: MemoryAccess | None = None,
         stop: Event | None = None,
     ) -> None:
         self.state = state if isinstance(state, State) else State(state)
@@ -113,6 +122,7 @@ class ToolContext:
         self.attempt = attempt
         self.result_id = result_id or call_id
         self._artifacts = artifacts
+        self._memory = memory
         self._stop = stop or Event()
         self._loop = _running_loop()
 
@@ -207,6 +217,22 @@ class ToolContext:
         """The names of the session's artifacts and the user's (``user:``), sorted."""
         return await self._access().names()
 
+    async def search_memory(self, query: str, limit: int = 10) -> list[Passage]:
+        """What the user's sessions with this agent said about something, best first.
+
+        There is what was remembered of them: ``docs/memory.md``.
+
+        Args:
+            query: words, or a question.
+            limit: how many passages, up to 100.
+
+        Raises:
+            InvalidOption: a limit that makes no sense.
+        """
+        if self._memory is None:
+            raise RuntimeError("this ToolContext was made without a memory; pass ToolContext(memory=...)")
+        return await self._memory.search(query, limit)
+
     def __repr__(self) -> str:
         return f"ToolContext({self.key}, invocation_id={self.invocation_id!r}, call_id={self.call_id!r})"
 
@@ -233,7 +259,7 @@ class ToolContext:
 
 
 class BlockingArtifacts:
-    """The artifact methods of :class:`ToolContext`, without await.
+    """The artifact methods of :class:`ToolContext` and its ``search_memory``, without await.
 
     Raises:
         RuntimeError: called on a thread that runs an event loop, which it would block.
@@ -266,6 +292,10 @@ class BlockingArtifacts:
     def list_artifacts(self) -> list[str]:
         """See :meth:`ToolContext.list_artifacts`."""
         return self._context._wait(self._context.list_artifacts())
+
+    def search_memory(self, query: str, limit: int = 10) -> list[Passage]:
+        """See :meth:`ToolContext.search_memory`."""
+        return self._context._wait(self._context.search_memory(query, limit))
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

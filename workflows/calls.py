@@ -19,6 +19,7 @@ from activities.protocol import (
     CALL_MODEL,
     COMPACT,
     INTERRUPT,
+    REMEMBER,
     RUN_TOOL,
     TOOL_SECONDS,
     CallRef,
@@ -27,12 +28,14 @@ from activities.protocol import (
     InterruptTask,
     ModelOutcome,
     ModelTask,
+    Remembered,
+    RememberTask,
     ToolOutcome,
     ToolTask,
     Wait,
 )
 
-__all__ = ["call_model", "compact", "interrupt", "run_tool", "steer", "step_title"]
+__all__ = ["call_model", "compact", "interrupt", "remember", "run_tool", "steer", "step_title"]
 
 T = TypeVar("T")
 
@@ -107,6 +110,23 @@ async def compact(task: CompactTask) -> int | None:
         summary=f"{title} {task.invocation_id}",
     )
     return seq
+
+
+async def remember(task: RememberTask) -> Remembered | None:
+    """Put what is live into the user's memory. Given up after a few attempts, which the embedding model
+    alone can fail: what has no vector by then is found by its words."""
+    title = "vectors for the memory" if task.only_vectors else "remember"
+    either: Any = Remembered | None  # a union is no type, but a type hint
+    done: Remembered | None = await workflow.execute_activity(
+        REMEMBER,
+        task,
+        result_type=either,
+        start_to_close_timeout=timedelta(minutes=15),
+        heartbeat_timeout=HEARTBEAT,
+        retry_policy=OPTIONAL,
+        summary=title,
+    )
+    return done
 
 
 async def interrupt(task: InterruptTask, reason: str) -> int | Interrupted:

@@ -26,8 +26,10 @@ __all__ = [
     "CompactRequest",
     "Compacted",
     "EndRequest",
+    "InMemory",
     "Item",
     "Message",
+    "RememberRequest",
     "Reply",
     "Request",
     "RewindRequest",
@@ -124,6 +126,13 @@ class CompactRequest(Request):
     """Names the summary. Sent twice under one id, it is written once."""
 
 
+class RememberRequest(Request):
+    """Put what is live into the user's memory."""
+
+    request_id: str | None = None
+    """Names the request. However often it is sent, what is live is there once."""
+
+
 class ArtifactRequest(Request):
     """List an artifact version whose bytes are in the store already."""
 
@@ -157,6 +166,16 @@ class Compacted(Record):
     request_id: str
     seq: int | None = None
     """Of the summary; none where there was nothing to sum up."""
+
+
+class InMemory(Record):
+    """What the user's memory has of the session now."""
+
+    request_id: str
+    upto: int
+    """The seq up to which all that is live is in it."""
+    passages: int
+    """The pieces of text it is in."""
 
 
 class Item(Record):

@@ -37,6 +37,7 @@ from perdure.errors import (
 from perdure.types import SessionKey
 from workflows import calls, face
 from workflows.edges import typed, update_id
+from workflows.memory_handlers import MemoryHandlers, Vectors
 from workflows.messages import (
     Ack,
     ArtifactRequest,
@@ -68,7 +69,7 @@ CARRY_BYTES = 1_000_000
 
 
 @workflow.defn(name="AgentSession")
-class AgentSession(WaitHandlers):
+class AgentSession(WaitHandlers, MemoryHandlers):
     """One session with an agent. Its id, ``app/user/session``, says which."""
 
     @workflow.init
@@ -80,6 +81,7 @@ class AgentSession(WaitHandlers):
         self._compactions = self._standing.compactions
         self._steering = Steering(self._standing)
         self._waits = self._standing.waits
+        self._vectors = Vectors(self._standing)
         self._watching = Watching(self._standing, self._steering, self._may_renew)
         self._turns_here = 0
         self._tried = False
@@ -108,6 +110,7 @@ class AgentSession(WaitHandlers):
             # The workflow itself was cancelled: let the handlers answer, then leave.
             self._inbox.abandon()
             self._compactions.abandon()
+            self._vectors.abandon()
             await workflow.wait_condition(workflow.all_handlers_finished)
             raise
 
@@ -247,7 +250,8 @@ class AgentSession(WaitHandlers):
         return idle_for_good and self._nothing_open()
 
     def _nothing_open(self) -> bool:
-        return workflow.all_handlers_finished() and not self._compactions.running
+        behind = self._compactions.running or self._vectors.running
+        return workflow.all_handlers_finished() and not behind
 
     def _may_renew(self) -> bool:
         return self._due() and self._nothing_open() and self._inbox.bytes <= CARRY_BYTES
@@ -367,4 +371,6 @@ class AgentSession(WaitHandlers):
         self._standing.epoch = moved.epoch
         self._over = True
         self._standing.set_status("ended")
+        if moved.lacks_vectors:
+            self._vectors.start(item.id)
         return Ack(request_id=item.id, seq=moved.seq)

@@ -30,7 +30,7 @@ from gateway.services import AppPath, CallerDep, KeyDep, ServicesDep, UserPath, 
 from perdure import __version__
 from perdure.agent import Agent
 from perdure.tool import Tool
-from perdure.types import JsonObject
+from perdure.types import JsonObject, SessionKey
 
 __all__ = ["router", "session_json"]
 
@@ -144,9 +144,12 @@ async def delete_session(key: KeyDep, services: ServicesDep) -> Response:
     operation_id="adkUpdateMemory",
     response_model=None,
 )
-async def update_memory(app: AppPath, user: UserPath, wanted: UpdateMemory) -> Response:
-    """There is no memory service, which is what the answer says."""
-    raise HTTPException(400, "Memory service is not configured.")
+async def update_memory(
+    app: AppPath, user: UserPath, services: ServicesDep, wanted: UpdateMemory
+) -> Response:
+    """Put what is live of a session into the user's memory; again, and it adds what came since."""
+    await services.runner.remember(SessionKey(app=app, user_id=user, session_id=wanted.session_id))
+    return JSONResponse(None)
 
 
 @router.post(

@@ -47,8 +47,10 @@ class Match:
     kind: Kind | None = None
 
     def fits(self, request: Request) -> bool:
-        """Whether the request is one of them; those that count tokens never are unless named."""
-        if request.kind != (self.kind or request.kind) or (request.kind == "count" and self.kind is None):
+        """Whether the request is one of them; those that count tokens or embed never are unless named."""
+        if request.kind in ("count", "embed") and self.kind is None:
+            return False
+        if request.kind != (self.kind or request.kind):
             return False
         return self.contains is None or self.contains in request.last_user_text
 

@@ -11,7 +11,7 @@ from perdure.types import JsonObject
 
 __all__ = ["Kind", "Request", "Turn", "last_user_text", "text_in", "turn_of"]
 
-Kind = Literal["generate", "summarise", "count"]
+Kind = Literal["generate", "summarise", "count", "embed"]
 
 
 @dataclass(kw_only=True)

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from starlette.types import Receive, Scope, Send
 
+from perdure.testing.embeddings import vectors_for
 from perdure.testing.faults import Fault, Script
 from perdure.testing.request import Kind, Request
 from perdure.testing.rules import answer_by_rule
@@ -27,7 +28,7 @@ __all__ = ["ModelService"]
 
 T = TypeVar("T", Fault, Script)
 
-_METHODS = frozenset({"generateContent", "streamGenerateContent", "countTokens"})
+_METHODS = frozenset({"batchEmbedContents", "generateContent", "streamGenerateContent", "countTokens"})
 _SSE = "text/event-stream"
 _JSON = "application/json; charset=UTF-8"
 
@@ -133,6 +134,8 @@ class ModelService:
             await reply.fault(fault)
         elif fault and fault.kind == "garbage":
             await reply.whole(fault.text.encode(), content_type=_SSE)
+        elif request.kind == "embed":
+            await self._embed(request, reply)
         elif problem := self._problem(request):
             await reply.error(400, problem)
         elif method == "countTokens":
@@ -141,6 +144,13 @@ class ModelService:
             await reply.chunks([_blocked(request, fault)])
         else:
             await self._stream(request, reply, scope, fault, released)
+
+    async def _embed(self, request: Request, reply: _Reply) -> None:
+        vectors = vectors_for(request.body)
+        if vectors is None:
+            await reply.error(400, "* BatchEmbedContentsRequest.requests: each has a content of text\n")
+        else:
+            await reply.json({"embeddings": [{"values": vector} for vector in vectors]})
 
     async def _stream(
         self, request: Request, reply: _Reply, scope: Scope, fault: Fault | None, released: asyncio.Event
@@ -289,6 +299,8 @@ def _blocked(request: Request, fault: Fault) -> JsonObject:
 def _kind_of(request: Request) -> Kind:
     if request.path.endswith(":countTokens"):
         return "count"
+    if request.path.endswith(":batchEmbedContents"):
+        return "embed"
     asked = asks_for_summary(request.system, request.last_user_text, has_tools=bool(request.tools))
     return "summarise" if asked else "generate"
 

@@ -90,7 +90,7 @@ class Worker:
         self.model = ModelActivities(store, agents, gemini, context_cache=cache)
         self.tools = ToolActivities(store, agents)
         self.compaction = CompactionActivities(store, agents, gemini)
-        self.steering = SteeringActivities(store)
+        self.steering = SteeringActivities(store, agents)
         self.contexts = ContextCache(store, size=cache)
 
 

@@ -341,12 +341,8 @@ SCRIPT: Sequence[Step] = (
         method="PATCH",
         path="/apps/tally/users/ada/memory",
         body={"sessionId": "s1"},
-        differs=Differs(
-            row="Memory",
-            theirs="200 null",
-            ours='400 {"detail":"Memory service is not configured."}',
-        ),
     ),
+    Step(method="PATCH", path="/apps/tally/users/ada/memory", body={"sessionId": "nope"}),
     Step(method="PATCH", path="/apps/tally/users/ada/memory", body={}),
     post("/agent-identity/finalize", {}),
     get("/nope", NO_REST),
