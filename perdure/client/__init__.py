@@ -18,7 +18,9 @@ from __future__ import annotations
 
 from perdure.client.aio import AsyncClient, AsyncFoundSession, AsyncSessionHandle, AsyncSessions
 from perdure.client.aio_artifacts import AsyncArtifacts
+from perdure.client.aio_memory import AsyncUserMemory
 from perdure.client.aio_streams import AsyncSessionStream, AsyncTurnStream
+from perdure.client.memory import Remembered
 from perdure.client.results import (
     Answer,
     ArtifactInfo,
@@ -36,6 +38,7 @@ from perdure.client.results import (
 )
 from perdure.client.sync import Client, FoundSession, SessionHandle, Sessions
 from perdure.client.sync_artifacts import Artifacts
+from perdure.client.sync_memory import UserMemory
 from perdure.client.sync_streams import SessionStream, TurnStream
 from perdure.client.waiting_results import Settled, WaitingCall
 from perdure.errors import GatewayUnavailable
@@ -51,6 +54,7 @@ __all__ = [
     "AsyncSessionStream",
     "AsyncSessions",
     "AsyncTurnStream",
+    "AsyncUserMemory",
     "Client",
     "Compacted",
     "Context",
@@ -59,6 +63,7 @@ __all__ = [
     "GatewayUnavailable",
     "Moment",
     "Partial",
+    "Remembered",
     "Rewind",
     "Rewound",
     "SessionHandle",
@@ -69,6 +74,7 @@ __all__ = [
     "Status",
     "TurnStream",
     "UpdateOutcome",
+    "UserMemory",
     "WaitingCall",
     "Work",
 ]

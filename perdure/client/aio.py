@@ -10,6 +10,7 @@ import httpx2
 
 from perdure.client import calls
 from perdure.client.aio_artifacts import AsyncArtifacts
+from perdure.client.aio_memory import AsyncMemoryOfSession, AsyncUserMemory
 from perdure.client.aio_streams import AsyncSessionStream, AsyncTurnStream
 from perdure.client.aio_waiting import AsyncWaitsOfSession
 from perdure.client.aio_wire import AsyncWire
@@ -68,6 +69,8 @@ class AsyncClient:
         self._wire = AsyncWire(endpoint, http or httpx2.AsyncClient(limits=LIMITS))
         self.sessions = AsyncSessions(self._wire)
         """Those there are."""
+        self.memory = AsyncUserMemory(self._wire)
+        """What they left to the memory of their users."""
 
     async def apps(self) -> list[str]:
         """The apps that are served and that the token reaches."""
@@ -183,7 +186,7 @@ class AsyncSessions:
         return AsyncFoundSession(self._wire, record)
 
 
-class AsyncSessionHandle(AsyncWaitsOfSession, Named):
+class AsyncSessionHandle(AsyncWaitsOfSession, AsyncMemoryOfSession, Named):
     """One session. What it does is done now; nothing of it is remembered here."""
 
     def __init__(self, wire: AsyncWire, key: SessionKey) -> None:

@@ -22,6 +22,7 @@ from perdure.client.results import (
     UpdateOutcome,
 )
 from perdure.client.sync_artifacts import Artifacts
+from perdure.client.sync_memory import MemoryOfSession, UserMemory
 from perdure.client.sync_streams import SessionStream, TurnStream
 from perdure.client.sync_waiting import WaitsOfSession
 from perdure.client.sync_wire import SyncWire
@@ -67,6 +68,8 @@ class Client:
         self._wire = SyncWire(endpoint, http or httpx2.Client(limits=LIMITS))
         self.sessions = Sessions(self._wire)
         """Those there are."""
+        self.memory = UserMemory(self._wire)
+        """What they left to the memory of their users."""
 
     def apps(self) -> list[str]:
         """The apps that are served and that the token reaches."""
@@ -180,7 +183,7 @@ class Sessions:
         return FoundSession(self._wire, record)
 
 
-class SessionHandle(WaitsOfSession, Named):
+class SessionHandle(WaitsOfSession, MemoryOfSession, Named):
     """One session. What it does is done now; nothing of it is remembered here."""
 
     def __init__(self, wire: SyncWire, key: SessionKey) -> None:

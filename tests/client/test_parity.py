@@ -26,7 +26,16 @@ from perdure.context import Artifact
 from perdure.types import Event, Json, Session
 from tests.client.faces import counterpart
 
-PAIRS = ["Client", "Sessions", "SessionHandle", "FoundSession", "Artifacts", "TurnStream", "SessionStream"]
+PAIRS = [
+    "Client",
+    "Sessions",
+    "SessionHandle",
+    "FoundSession",
+    "Artifacts",
+    "UserMemory",
+    "TurnStream",
+    "SessionStream",
+]
 OTHERS = {
     "__enter__": "__aenter__",
     "__exit__": "__aexit__",
