@@ -27,7 +27,7 @@ class AsyncUserMemory:
             limit: how many passages, up to 100.
 
         Raises:
-            InvalidOption: a limit that makes no sense.
+            InvalidRequest: a limit that makes no sense, or a query of more than 4,000 characters.
         """
         return await self._wire.send(calls.search(app, user_id, query, limit))
 

@@ -16,6 +16,7 @@ __all__ = ["vectors_for"]
 
 DIMENSIONS = 768
 """Where the request names none."""
+MOST_DIMENSIONS = 3_072
 
 _MEANS = {
     **dict.fromkeys(("kitten", "cat", "cats", "pet", "tabby"), "cat"),
@@ -36,7 +37,8 @@ def vectors_for(body: JsonObject) -> list[list[float]] | None:
         content = request.get("content") if isinstance(request, dict) else None
         if not isinstance(content, dict) or not text_in(content):
             return None
-        found.append(_vector(text_in(content), int(request.get("outputDimensionality") or DIMENSIONS)))
+        dimensions = int(request.get("outputDimensionality") or DIMENSIONS)
+        found.append(_vector(text_in(content), min(dimensions, MOST_DIMENSIONS)))
     return found
 
 

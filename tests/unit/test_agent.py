@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from examples import counter
-from perdure import Agent, Compaction, Limits, Tool, ToolContext, tool
+from perdure import Agent, Compaction, Limits, Memory, Tool, ToolContext, tool
 from perdure.context import Artifact
 from perdure.errors import ArtifactNotFound, InvalidAgent
 from perdure.sources import Source
@@ -33,6 +33,16 @@ def test_defaults() -> None:
     assert agent.compaction is None
     assert agent.limits == Limits()
     assert agent.generation is None
+    assert agent.memory is None
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"on_end": 1}, {"embedding_model": ""}, {"dimensions": 7}, {"dimensions": 3_073}, {"dimensions": "8"}],
+)
+def test_a_memory_that_makes_no_sense(given: dict[str, Any]) -> None:
+    with pytest.raises(InvalidAgent, match=rf"Memory\.{next(iter(given))}"):
+        Memory(**given)
 
 
 def test_tools_become_a_tuple_of_tools() -> None:

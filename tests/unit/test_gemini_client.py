@@ -451,3 +451,49 @@ async def test_proxies_are_left_out_on_this_machine(
     client = Gemini(stand_in.url)
     assert text_of((await ask(client)).content)
     await client.close()
+
+
+# Vectors
+
+
+async def embed(gemini: Gemini, *texts: str, **changes: Any) -> list[list[float]]:
+    given: dict[str, Any] = {"model": "embedder", "dimensions": 64, "query": False, "timeout": 20}
+    return await gemini.embed(texts=texts, **{**given, **changes})
+
+
+@pytest.mark.parametrize("model", ["gemini-embedding-001", "gemini-embedding-2"])
+async def test_each_text_gets_a_vector_of_its_own(stand_in: StandIn, gemini: Gemini, model: str) -> None:
+    one, other, again = await embed(gemini, "my cat", "a car", "the kitten", model=model)
+    assert len(one) == 64
+    assert one == again != other
+    [asked] = stand_in.model_calls("embed")
+    assert asked.model == model
+    assert [each["outputDimensionality"] for each in asked.body["requests"]] == [64] * 3
+    assert stand_in.model_calls() == []
+
+
+async def test_a_query_is_told_from_what_is_looked_through(stand_in: StandIn, gemini: Gemini) -> None:
+    await embed(gemini, "a")
+    await embed(gemini, "a", query=True)
+    tasks = [each.body["requests"][0]["taskType"] for each in stand_in.model_calls("embed")]
+    assert tasks == ["RETRIEVAL_DOCUMENT", "RETRIEVAL_QUERY"]
+
+
+async def test_a_failure_to_embed_is_sorted(stand_in: StandIn, gemini: Gemini) -> None:
+    stand_in.fail(429, retry_after="7", kind="embed")
+    with pytest.raises(ModelUnavailable) as raised:
+        await embed(gemini, "a")
+    assert raised.value.retry_after == 7
+    stand_in.fail(400, kind="embed")
+    with pytest.raises(ModelRefused):
+        await embed(gemini, "a")
+    with pytest.raises(ModelRefused, match="400"):
+        await embed(gemini, "")
+    stand_in.hang(kind="embed")
+    with pytest.raises(ModelUnavailable):
+        await embed(gemini, "a", timeout=1)
+
+
+async def test_vectors_of_other_dimensions_are_refused(stand_in: StandIn, gemini: Gemini) -> None:
+    with pytest.raises(ModelRefused, match="not of 4000 dimensions"):
+        await embed(gemini, "a", dimensions=4000)
