@@ -1,4 +1,4 @@
-"""Sessions and artifacts of google-adk agents in Perdure's store: ``docs/adk.md``.
+"""Sessions, artifacts and memory of google-adk agents in Perdure's store: ``docs/adk.md``.
 
 With ``perdure.__main__``, the other module of this package that reaches up. Its process is
 somebody else's application, so the rooms it needs come last on the path, and where the
@@ -23,6 +23,10 @@ for _room in ("integrations", "storage"):
             f"{_found.origin if _found else None}; put it into a package of another name"
         )
 
-from integrations.google_adk import PerdureArtifactService, PerdureSessionService  # noqa: E402  path first
+from integrations.google_adk import (  # noqa: E402  path first
+    PerdureArtifactService,
+    PerdureMemoryService,
+    PerdureSessionService,
+)
 
-__all__ = ["PerdureArtifactService", "PerdureSessionService"]
+__all__ = ["PerdureArtifactService", "PerdureMemoryService", "PerdureSessionService"]

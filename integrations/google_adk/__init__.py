@@ -1,4 +1,4 @@
-"""Sessions and artifacts of google-adk agents in Perdure's store; the agents stay as they are.
+"""Sessions, artifacts and memory of google-adk agents in Perdure's store; the agents stay as they are.
 
     >>> from google.adk.runners import Runner  # doctest: +SKIP
     >>> sessions = PerdureSessionService("postgresql://…", "s3://bucket/artifacts")  # doctest: +SKIP
@@ -16,6 +16,7 @@ itself, so they run in google-adk's environment.
 from __future__ import annotations
 
 from integrations.google_adk.artifacts import PerdureArtifactService
+from integrations.google_adk.memory import PerdureMemoryService
 from integrations.google_adk.sessions import PerdureSessionService
 
-__all__ = ["PerdureArtifactService", "PerdureSessionService"]
+__all__ = ["PerdureArtifactService", "PerdureMemoryService", "PerdureSessionService"]

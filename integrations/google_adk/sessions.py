@@ -41,6 +41,7 @@ from integrations.google_adk import reading, revision
 from integrations.google_adk.artifacts import PerdureArtifactService
 from integrations.google_adk.connection import Connection
 from integrations.google_adk.events import from_adk, to_adk
+from integrations.google_adk.memory import PerdureMemoryService
 from integrations.google_adk.queues import Queues
 from perdure.errors import (
     InvalidContent,
@@ -91,6 +92,8 @@ class PerdureSessionService(BaseSessionService):
         self._queues = Queues()
         self.artifacts = PerdureArtifactService(connection=self._connection)
         """An artifact service on the same store: its versions are rewound with the session."""
+        self.memory = PerdureMemoryService(connection=self._connection)
+        """A memory service on the same store: what is rewound is taken out of it."""
 
     async def create_session(
         self,
