@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import socket
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -108,7 +107,8 @@ def test_a_client_raises_what_a_gateway_refused() -> None:
 
 def test_the_schema_of_an_agent_is_checked() -> None:
     class Odd(BaseModel):
-        x: Callable[[], int]
+        x: Any = Field(json_schema_extra={"default": object()})
+        y: type[int]
 
     for schema, message in ((dict, "is a subclass of pydantic.BaseModel"), (Odd, "has no JSON schema")):
         with pytest.raises(InvalidAgent, match=message):
