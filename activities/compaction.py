@@ -23,7 +23,8 @@ from functools import partial
 
 from temporalio import activity
 
-from activities.gemini import Gemini
+from activities.budgets import check_session_budget, spent_meta
+from activities.gemini import Answer, Gemini
 from activities.patience import patiently
 from activities.prompt import contents_of
 from activities.protocol import COMPACT, CompactTask
@@ -36,7 +37,7 @@ from perdure.errors import ModelRefused, ModelUnavailable, SessionEnded, StaleEp
 from perdure.instructions import state_keys
 from perdure.logs import words_of
 from perdure.registry import Registry
-from perdure.types import Event, JsonObject, Session, SessionKey, text_of
+from perdure.types import Event, Session, SessionKey, Spent, text_of
 from storage.sessions import Context, SessionStore
 
 __all__ = ["PROMPT", "CompactionActivities", "Compactor"]
@@ -93,10 +94,12 @@ class Compactor:
         Raises:
             StaleEpoch: a rewind, or a newer summary, changed what was being summed up; nothing was written.
             ModelUnavailable, ModelRefused: the summariser failed.
+            BudgetExceeded: the session has nothing left to pay it with.
         """
         try:
-            summary = await self._summarise(agent, context.summary, window)
-            event = _compaction_event(context, window, summary, event_id, name)
+            check_session_budget(key, agent, context.session.spent)
+            answer = await self._summarise(agent, context.summary, window)
+            event = _compaction_event(agent, context, window, answer, event_id, name)
             stored = await patiently(partial(self._commit, key, context.session, event), key, name)
         except (ModelRefused, ModelUnavailable) as error:
             log(logging.WARNING, "compaction.failed", key, name, "%s", words_of(error))
@@ -107,11 +110,11 @@ class Compactor:
         log(logging.INFO, "compacted", key, name, "%s", stored.compaction)
         return stored
 
-    async def _summarise(self, agent: Agent, before: Event | None, window: Window) -> JsonObject:
+    async def _summarise(self, agent: Agent, before: Event | None, window: Window) -> Answer:
         policy = agent.compaction
         async with self._slots:
             answer = await self._gemini.generate(
-                model=(policy and policy.model) or agent.model,
+                model=_summariser(agent),
                 system=(policy and policy.prompt) or PROMPT,
                 contents=[{"role": "user", "parts": [{"text": request_text(before, window.events)}]}],
                 tools=[],
@@ -120,10 +123,9 @@ class Compactor:
             )
         if answer.finish_reason == "MAX_TOKENS":
             raise ModelRefused("the summary was cut off by the model's output limit and is not used")
-        text = text_of(answer.content).strip()
-        if not text:
+        if not text_of(answer.content).strip():
             raise ModelRefused("the summariser answered without any text")
-        return {"role": "user", "parts": [{"text": text}]}
+        return answer
 
     async def _commit(self, key: SessionKey, read: Session, event: Event) -> Event:
         """Append it to the session that was read; not to one that was made anew under its name since.
@@ -211,19 +213,26 @@ def _event_id(name: str) -> str:
     return f"{name}:compact"
 
 
+def _summariser(agent: Agent) -> str:
+    return (agent.compaction and agent.compaction.model) or agent.model
+
+
 def _compaction_event(
-    context: Context, window: Window, summary: JsonObject, event_id: str, name: str
+    agent: Agent, context: Context, window: Window, answer: Answer, event_id: str, name: str
 ) -> Event:
+    text = text_of(answer.content).strip()
     event = Event(
         id=event_id,
         invocation_id=name,
         author="perdure",
-        content=summary,
+        content={"role": "user", "parts": [{"text": text}]},
+        usage=answer.usage or None,
         compaction={"start": window.start, "end": window.end, "tail": window.tail},
     )
     left = [event for event in context.events if event.seq >= window.tail]
     chars = [_chars(context.summary, context.events), _chars(event, left)]
-    return replace(event, meta={"prompt_chars": chars})
+    spent = spent_meta(agent, _summariser(agent), answer.usage, Spent())
+    return replace(event, meta={"prompt_chars": chars, **spent})
 
 
 def _chars(summary: Event | None, events: Sequence[Event]) -> int:

@@ -29,7 +29,7 @@ from google.genai import types
 from activities.model_errors import REFUSED_FINISHES, refused_finish, sort_error
 from activities.model_wire import Reading, Wire
 from perdure.crashpoints import reach
-from perdure.errors import ModelRefused, ModelUnavailable
+from perdure.errors import ModelError, ModelRefused, ModelUnavailable
 from perdure.types import JsonObject
 
 __all__ = ["Answer", "Gemini", "recording_transport"]
@@ -125,14 +125,20 @@ class Gemini:
         config = _config(model, system, contents, tools, extra, timeout)
         client = self._connected()
         wire = Wire()
+        usage: JsonObject = {}
         token = _wire.set(wire)
         try:
             async with asyncio.timeout(timeout) as limit:
-                return await _read(client, model, config, wire, on_chunk)
+                return await _read(client, model, config, wire, on_chunk, usage)
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise ModelUnavailable(f"model {model} did not finish its answer within {timeout:g} s") from None
+            late = ModelUnavailable(f"model {model} did not finish its answer within {timeout:g} s")
+            late.usage = usage
+            raise late from None
+        except ModelError as error:
+            error.usage = usage
+            raise
         finally:
             _wire.reset(token)
             await wire.close()
@@ -171,15 +177,19 @@ async def _read(
     config: types.GenerateContentConfig,
     wire: Wire,
     on_chunk: Callable[[JsonObject], None] | None,
+    usage: JsonObject,
 ) -> Answer:
+    """Read to the end, with what it takes kept in ``usage``, which outlives a failure."""
     reading = Reading()
     finish: str | None = None
-    usage: JsonObject = {}
     version: str | None = None
     async with aclosing(_chunks(client, model, config, wire)) as chunks:
         async for chunk in chunks:
             content = reading.add(wire.take(partial(_dump, chunk)))
             reach("model.chunk")
+            if chunk.usage_metadata is not None:
+                usage.clear()
+                usage.update(_dump(chunk.usage_metadata))
             feedback = chunk.prompt_feedback
             if feedback is not None and feedback.block_reason is not None:
                 said = f": {feedback.block_reason_message}" if feedback.block_reason_message else ""
@@ -187,8 +197,6 @@ async def _read(
                 raise ModelRefused(brief + said, brief=brief)
             if chunk.candidates and chunk.candidates[0].finish_reason is not None:
                 finish = _name(chunk.candidates[0].finish_reason)
-            if chunk.usage_metadata is not None:
-                usage = _dump(chunk.usage_metadata)
             version = chunk.model_version or version
             if on_chunk is not None:
                 on_chunk(content)

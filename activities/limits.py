@@ -9,7 +9,7 @@ workflow asked for the call, whichever attempt this one is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -18,15 +18,15 @@ from temporalio import activity
 from activities.protocol import ModelTask
 from perdure.agent import Limits
 from perdure.errors import LimitExceeded, ModelUnavailable
-from perdure.types import Event
+from perdure.types import Spent
 
 __all__ = ["check_limits", "in_time"]
 
 T = TypeVar("T")
 
 
-def check_limits(limits: Limits, task: ModelTask, events: Iterable[Event]) -> None:
-    """Whether the model may be asked for this step, after what is in the log.
+def check_limits(limits: Limits, task: ModelTask, spent: Spent) -> None:
+    """Whether the model may be asked for this step, after what the turn has spent.
 
     Raises:
         LimitExceeded: the turn has had its model calls, or its tokens.
@@ -35,14 +35,10 @@ def check_limits(limits: Limits, task: ModelTask, events: Iterable[Event]) -> No
         raise LimitExceeded(
             f"the turn {task.invocation_id} reached its limit of {limits.steps} model calls without an answer"
         )
-    if limits.tokens is None:
-        return
-    mine = [event for event in events if event.invocation_id == task.invocation_id]
-    spent = sum((event.usage or {}).get("totalTokenCount") or 0 for event in mine)
-    if spent >= limits.tokens:
+    if limits.tokens is not None and spent.tokens >= limits.tokens:
         raise LimitExceeded(
-            f"the turn {task.invocation_id} took {spent} tokens in {task.step - 1} model calls without an "
-            f"answer; its limit is {limits.tokens}"
+            f"the turn {task.invocation_id} took {spent.tokens} tokens in {task.step - 1} model calls "
+            f"without an answer; its limit is {limits.tokens}"
         )
 
 

@@ -14,15 +14,25 @@ from functools import partial
 
 from temporalio import activity
 
+from activities.answers import answer_event, goes_on
+from activities.budgets import (
+    accounted,
+    check_session_budget,
+    check_turn_budget,
+    is_used_up,
+    spent_in_turn,
+    spent_meta,
+)
 from activities.compaction import Compactor
 from activities.context_cache import ContextCache
 from activities.fencing import still_wanted
-from activities.gemini import Answer, Gemini
+from activities.gemini import Gemini
 from activities.limits import check_limits, in_time
 from activities.media_cache import MediaCache
 from activities.model_request import full_request, send
 from activities.oversize import begin_turn, fit_answer
 from activities.patience import patiently
+from activities.prices import check_prices, nano_usd
 from activities.prompt import calls_of, model_event_id
 from activities.protocol import CALL_MODEL, TOOL_SECONDS, CallRef, Failure, ModelOutcome, ModelTask
 from activities.room import Room
@@ -45,9 +55,10 @@ from perdure.errors import (
 from perdure.instructions import state_keys
 from perdure.logs import words_of
 from perdure.registry import Registry
-from perdure.types import Event, JsonObject, SessionKey
+from perdure.types import Event, JsonObject, SessionKey, Spent
 from storage.feed import Answering
 from storage.sessions import Context, SessionStore, Turn
+from storage.spending import spent_on
 
 __all__ = ["ModelActivities", "end_event_id", "user_event"]
 
@@ -74,6 +85,7 @@ class ModelActivities:
         context_cache: int = 0,
         media_cache: int = 0,
     ) -> None:
+        check_prices(agents.agents.values())
         self._store = store
         self._agents = agents
         self._gemini = gemini
@@ -119,7 +131,7 @@ class ModelActivities:
                 event = await self._step(key, agent, task, epoch, context, attempts)
             outcome = _outcome(epoch, agent, event, inline=task.inline)
             more: JsonObject = {"model": agent.model} if task.step == 1 else {}
-            if not outcome.calls and _compaction_due(agent, context, event):
+            if not goes_on(event) and _compaction_due(agent, context, event):
                 more["compact"] = True
             if outcome.calls and task.step == 1 and agent.limits.turn_timeout is not None:
                 more["turn_timeout"] = agent.limits.turn_timeout
@@ -155,13 +167,17 @@ class ModelActivities:
         self, key: SessionKey, agent: Agent, task: ModelTask, epoch: int, context: Context, attempts: Attempts
     ) -> Event:
         try:
-            check_limits(agent.limits, task, context.events)
+            spent = spent_in_turn(context, task.invocation_id)
+            check_limits(agent.limits, task, spent)
+            check_session_budget(key, agent, context.session.spent)
+            check_turn_budget(agent, task.invocation_id, spent)
             answer = await in_time(agent.limits, task, lambda: self._ask(key, agent, task, context, attempts))
             stored = await self._commit(key, agent, answer, epoch, attempts)
         except StaleEpoch:
             raise
         except ModelUnavailable as error:
             if attempts.count < agent.limits.model_attempts:
+                attempts.lost += _lost(agent, error)
                 log(
                     logging.WARNING,
                     "model.retry",
@@ -173,9 +189,9 @@ class ModelActivities:
                 )
                 attempts.beat()
                 raise
-            stored = await self._fail(key, agent, task, epoch, error, attempts)
+            stored = await self._fail(key, agent, task, epoch, context, error, attempts)
         except (ModelRefused, LimitExceeded, InvalidContent, InvalidInstruction) as error:
-            stored = await self._fail(key, agent, task, epoch, error, attempts)
+            stored = await self._fail(key, agent, task, epoch, context, error, attempts)
         return stored
 
     async def _ask(
@@ -201,7 +217,10 @@ class ModelActivities:
                 raise ModelUnavailable(f"the worker died in each of {agent.limits.model_attempts} tries")
             with self._store.feed.preview(key, _answering(agent, task, context)) as preview:
                 answer = await send(self._gemini, request, on_chunk=preview.add)
-        return _answer_event(agent, task, answer)
+        event = answer_event(agent, task, answer, context, attempts.lost)
+        for told in event.meta.get("budget", ()):
+            log(logging.WARNING, "budget.warning", key, task.invocation_id, "%s", told)
+        return event
 
     async def _commit(
         self, key: SessionKey, agent: Agent, event: Event, epoch: int, attempts: Attempts
@@ -221,19 +240,24 @@ class ModelActivities:
         agent: Agent,
         task: ModelTask,
         epoch: int,
+        context: Context,
         error: PerdureError,
         attempts: Attempts,
     ) -> Event:
         """End the turn in the log with the reason, so that the user sees it and the session goes on."""
         log(logging.ERROR, "model.failed", key, task.invocation_id, "%s", words_of(error))
         brief = _brief(agent, error)
+        usage = dict(error.usage or {}) if isinstance(error, ModelError) else {}
+        meta: JsonObject = {"final": True, **({} if brief == str(error) else {"brief": brief})}
         event = Event(
             id=end_event_id(task.invocation_id),
             invocation_id=task.invocation_id,
             author="perdure",
             error={"type": type(error).__name__, "message": str(error)},
-            meta={"final": True, **({} if brief == str(error) else {"brief": brief})},
+            usage=usage or None,
+            meta=meta | spent_meta(agent, agent.model, usage, attempts.lost),
         )
+        event = accounted(agent, context, event, goes_on=False)
         return await self._commit(key, agent, event, epoch, attempts)
 
 
@@ -260,8 +284,17 @@ def _brief(agent: Agent, error: PerdureError) -> str:
     return error.brief if isinstance(error, ModelError) else str(error)
 
 
+def _lost(agent: Agent, error: ModelError) -> Spent:
+    """What a try took that gave no answer."""
+    usage = error.usage or {}
+    tokens = usage.get("totalTokenCount") or 0
+    return Spent(tokens=tokens, nano_usd=nano_usd(agent, agent.model, usage) or 0)
+
+
 def _compaction_due(agent: Agent, context: Context, last: Event) -> bool:
-    """Whether the policy wants a summary now that the turn has ended in ``last``."""
+    """Whether the policy wants a summary now that the turn has ended in ``last``, and it may be paid for."""
+    if is_used_up(agent, context.session.spent + spent_on(last)):
+        return False
     before = [event for event in context.events if event.seq < last.seq]
     return compaction_due(agent, context.summary, [*before, last], last.invocation_id)
 
@@ -278,22 +311,6 @@ def _answering(agent: Agent, task: ModelTask, context: Context) -> Answering:
     )
 
 
-def _answer_event(agent: Agent, task: ModelTask, answer: Answer) -> Event:
-    meta: JsonObject = {"step": task.step}
-    if answer.finish_reason:
-        meta["finish_reason"] = answer.finish_reason
-    if answer.model_version:
-        meta["model_version"] = answer.model_version
-    return Event(
-        id=model_event_id(task.invocation_id, task.step),
-        invocation_id=task.invocation_id,
-        author=agent.name,
-        content=answer.content,
-        usage=answer.usage or None,
-        meta=meta,
-    )
-
-
 def _outcome(epoch: int, agent: Agent, event: Event, *, inline: bool) -> ModelOutcome:
     """What the workflow needs to know of the event that a step ended in."""
     fields: JsonObject = {"epoch": epoch, "seq": event.seq}
@@ -303,12 +320,19 @@ def _outcome(epoch: int, agent: Agent, event: Event, *, inline: bool) -> ModelOu
         fields["failure"] = Failure(type=event.error["type"], message=message)
     if event.meta.get("interrupted"):
         fields["cancelled"] = True
-    if event.usage and (total := event.usage.get("totalTokenCount")):
-        fields["tokens"] = total
+    spent = spent_on(event)
+    if spent.tokens:
+        fields["tokens"] = spent.tokens
+    if spent.nano_usd:
+        fields["nano_usd"] = spent.nano_usd
+    if told := event.meta.get("budget"):
+        fields["warning"] = "; ".join(told)
+    if "repair" in event.meta:
+        fields["mend"] = True
     calls = [_call_ref(agent, str(call.get("name"))) for call in calls_of(event)]
     if calls:
         fields["calls"] = calls
-    elif inline:
+    elif inline and not event.error and "repair" not in event.meta:
         fields["text"] = event.text
     return ModelOutcome(**fields)
 

@@ -7,6 +7,7 @@ to the bytes: the real client builds them, and a transport keeps them from leavi
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,12 +17,20 @@ from activities.media import with_media
 from activities.media_cache import MediaCache
 from activities.prompt import build_prompt
 from perdure.agent import Agent
+from perdure.structured import schema_of
 from perdure.types import Json, JsonObject, SessionKey
 from storage.sessions import Context, SessionStore
 
 __all__ = ["ModelRequest", "body_of", "full_request", "model_request", "send"]
 
 
+IN_WORDS = """\
+When you have done what there is to do, answer with one JSON value and nothing else: no words around it.
+It has to fit this JSON schema:
+{schema}"""
+"""For a model that cannot be given a schema beside tools. What it answers is checked all the same."""
+
+_GENERATION = re.compile(r"gemini-(\d+)")
 _PLACEHOLDER: JsonObject = {"role": "user", "parts": [{"text": "-"}]}
 
 
@@ -65,14 +74,29 @@ def model_request(agent: Agent, context: Context) -> ModelRequest:
         InvalidInstruction: the instruction needs a state key that is not set.
     """
     prompt = build_prompt(agent, context.session.state, context.summary, context.events)
+    tools = [tool.declaration for tool in tools_for(agent, context.summary, context.events)]
+    system, extra = prompt.system, agent.generation
+    if agent.output_schema is not None:
+        schema = schema_of(agent.output_schema)
+        if tools and not _takes_schema_with_tools(agent.model):
+            system = f"{system}\n\n{IN_WORDS.format(schema=json.dumps(schema, ensure_ascii=False))}".lstrip()
+        else:
+            asked: JsonObject = {"response_mime_type": "application/json", "response_json_schema": schema}
+            extra = {**(extra or {}), **asked}
     return ModelRequest(
         model=agent.model,
-        system=prompt.system,
+        system=system,
         contents=prompt.contents,
-        tools=[tool.declaration for tool in tools_for(agent, context.summary, context.events)],
-        extra=agent.generation,
+        tools=tools,
+        extra=extra,
         timeout=agent.limits.model_timeout,
     )
+
+
+def _takes_schema_with_tools(model: str) -> bool:
+    """Whether a model can be given both; before Gemini 3 the API refuses the request."""
+    found = _GENERATION.match(model.removeprefix("models/"))
+    return found is not None and int(found[1]) >= 3
 
 
 async def send(

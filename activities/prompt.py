@@ -102,6 +102,8 @@ def pieces_of(summary: Event | None, events: Iterable[Event]) -> Iterator[Piece]
             yield Piece(content={"role": "user", "parts": [{"text": OPENING}]}, events=[])
         begun = True
         yield Piece(content=content, events=[event])
+        if repair := event.meta.get("repair"):
+            yield Piece(content={"role": "user", "parts": [{"text": repair}]}, events=[event])
         if calls := calls_of(event):
             ours = [responses.get(_response_id(event, index)) for index in range(len(calls))]
             foreign = _foreign_responses(events, place) if "step" not in event.meta else []

@@ -186,7 +186,13 @@ class ModelOutcome(Record):
     compact: bool = False
     """Enough has gathered to be worth a summary."""
     tokens: int = 0
-    """What this step cost, prompt and answer together."""
+    """What this step took, prompt and answer together."""
+    nano_usd: int = 0
+    """The same in money, in billionths of a US dollar, where the price is known."""
+    warning: str | None = None
+    """What is nearly spent of the agent's budget."""
+    mend: bool = False
+    """The answer is none, and the model is to mend it: the turn goes on with the next step."""
     turn_timeout: float | None = None
     """Seconds the turn may take in all, with a first step that asks for calls."""
     model: str | None = None

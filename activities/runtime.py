@@ -17,7 +17,7 @@ from activities.failures import application_error
 from perdure.crashpoints import reach
 from perdure.errors import InternalError, PerdureError
 from perdure.logs import words_of
-from perdure.types import SessionKey
+from perdure.types import SessionKey, Spent
 
 __all__ = [
     "HEARTBEAT_EVERY",
@@ -111,12 +111,15 @@ class Attempts:
 
     Temporal's own attempt number also counts attempts that never got as far as the model
     or the tool, because the database was away, say. This count rides in the heartbeat, and
-    beside it that of the unforeseen errors.
+    beside it that of the unforeseen errors, and what was spent for nothing.
     """
 
     def __init__(self) -> None:
         info = activity.info()
         details = [int(detail) for detail in info.heartbeat_details]
+        lost = [*details[3:5], 0, 0]
+        self.lost = Spent(tokens=lost[0], nano_usd=lost[1])
+        """What tries without an answer have taken all the same."""
         self.count = self._before = details[0] if details else 0
         self._untold = 0 if details else info.attempt - 1
         self.unforeseen = details[1] if len(details) > 1 else 0
@@ -124,7 +127,8 @@ class Attempts:
 
     def beat(self) -> None:
         """Tell Temporal that the activity is alive, and the counts with it."""
-        details = [self.count, self.unforeseen, KEEPS_TRYING_TO_WRITE if self.waits_to_write else 0]
+        waits = KEEPS_TRYING_TO_WRITE if self.waits_to_write else 0
+        details = [self.count, self.unforeseen, waits, self.lost.tokens, self.lost.nano_usd]
         while len(details) > 1 and not details[-1]:
             del details[-1]
         activity.heartbeat(*details)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from perdure.budget import dollars
 from perdure.types import ArtifactVersion, Event, Json, JsonObject, Session
 
 if TYPE_CHECKING:  # Temporal takes a second to import, which a list of sessions need not pay
@@ -88,12 +89,19 @@ def waiting_lines(call: WaitingCall) -> list[str]:
 def session_table(sessions: Sequence[Session]) -> Table:
     """A table of sessions, in the order given."""
     table = Table(box=None, pad_edge=False)
-    for title in ("SESSION", "EVENTS", "VERSION", "CHANGED", "ENDED"):
+    for title in ("SESSION", "EVENTS", "VERSION", "TOKENS", "MONEY", "CHANGED", "ENDED"):
         table.add_column(title, overflow="fold")
     for session in sessions:
         ended = _when(session.ended_at) if session.ended_at else ""
+        spent = session.spent
         table.add_row(
-            Text(str(session.key)), str(session.head), str(session.version), _when(session.updated_at), ended
+            Text(str(session.key)),
+            str(session.head),
+            str(session.version),
+            f"{spent.tokens:,}",
+            dollars(spent.usd) if spent.nano_usd else "",
+            _when(session.updated_at),
+            ended,
         )
     return table
 

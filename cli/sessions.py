@@ -285,4 +285,7 @@ def _summary(session: Session) -> dict[str, Any]:
         "created_at": session.created_at,
         "updated_at": session.updated_at,
         "ended_at": session.ended_at,
+        "tokens": session.spent.tokens,
+        "usd": session.spent.usd,
+        "model_calls": session.spent.model_calls,
     }

@@ -61,6 +61,9 @@ _WORK = {
     "modelCalls": 2,
     "toolCalls": 1,
     "tokens": 1450,
+    "usd": 0.000875,
+    "turnTokens": 0,
+    "turnUsd": 0.0,
     "rewinds": 0,
     "compacting": False,
 }

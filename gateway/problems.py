@@ -76,6 +76,7 @@ STATUSES: Mapping[type[PerdureError], int] = {
     errors.PayloadDamaged: 500,
     errors.Busy: 429,
     errors.LimitExceeded: 409,
+    errors.BudgetExceeded: 409,
     errors.TemporalUnavailable: 503,
     errors.StorageUnavailable: 503,
     errors.GatewayUnavailable: 503,
@@ -83,6 +84,7 @@ STATUSES: Mapping[type[PerdureError], int] = {
     errors.ModelError: 502,
     errors.ModelUnavailable: 503,
     errors.ModelRefused: 502,
+    errors.InvalidAnswer: 502,
     errors.PromptTooLong: 409,
 }
 """The status of every class; a test misses one that is not here."""

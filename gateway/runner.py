@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TypedDict, TypeVar
 
 from temporalio.client import (
@@ -27,7 +26,7 @@ from temporalio.common import (
 from temporalio.service import RPCError
 
 from activities.codec import converter
-from activities.protocol import Failure
+from gateway.answer import Answer, answer_of
 from gateway.closing import close_workflow
 from gateway.held_up import Work, work_of
 from gateway.served import while_served
@@ -53,7 +52,6 @@ from workflows.messages import (
     RewindRequest,
 )
 from workflows.session import AgentSession
-from workflows.wait_messages import Waiting
 
 __all__ = ["Answer", "Runner", "Said", "WaitingCall", "connect", "new_id"]
 
@@ -61,20 +59,6 @@ T = TypeVar("T")
 
 WORKFLOW_ID_LENGTH = 1000
 """The longest id that Temporal takes, where its configuration says nothing else."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
-    """How a turn ended, with the answer's text as the database has it."""
-
-    invocation_id: str
-    status: str
-    """``answered``, ``failed`` or ``cancelled``; or ``waiting``, and the turn goes on later."""
-    seq: int
-    text: str
-    failure: Failure | None = None
-    waiting: Sequence[Waiting] = ()
-    """The calls that it waits for."""
 
 
 class Said(TypedDict, total=False):
@@ -149,16 +133,7 @@ class Runner(WaitingCalls):
             await self.store.forget_message(key, message.blob)
         logged = reply.seq and reply.status in ("answered", "failed")
         found = await self.store.log(key, after=reply.seq - 1, limit=1) if logged else []
-        # Temporal has the reason without the words of the model's server; the log has it in full.
-        error = found[0].error if found else None
-        return Answer(
-            invocation_id=reply.invocation_id,
-            status=reply.status,
-            seq=reply.seq,
-            text=found[0].text if found and reply.status == "answered" else "",
-            failure=Failure.model_validate(error) if error else reply.failure,
-            waiting=reply.waiting,
-        )
+        return answer_of(reply, found[0] if found else None)
 
     async def message(
         self,

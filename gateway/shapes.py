@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from gateway.runner import Answer, WaitingCall
-from perdure.types import ArtifactVersion, Event, JsonObject, Session
+from perdure.types import ArtifactVersion, Event, JsonObject, Session, Spent
 from workflows.wait_messages import Waiting
 
 __all__ = [
@@ -109,6 +109,14 @@ class EventBody(Record):
     meta: dict[str, Any] | None = Field(default=None, description="What else the runtime noted.")
 
 
+class SpentBody(Record):
+    """What model calls took."""
+
+    tokens: int
+    usd: float = Field(description="Money; calls of models whose price is not known are not in it.")
+    model_calls: int
+
+
 class SessionBody(Record):
     """A session as one moment saw it; fields that are empty are left out."""
 
@@ -128,6 +136,7 @@ class SessionBody(Record):
                     "metadata": {"ticket": 7},
                     "createdAt": "2026-11-18T10:13:18.000000+00:00",
                     "updatedAt": "2026-11-18T10:13:20.500000+00:00",
+                    "spent": {"tokens": 1450, "usd": 0.000875, "modelCalls": 2},
                 }
             ]
         }
@@ -148,6 +157,7 @@ class SessionBody(Record):
     updated_at: datetime
     ended_at: datetime | None = None
     forked_from: dict[str, Any] | None = None
+    spent: SpentBody = Field(description="By all of its log, also what was rewound, and summaries.")
 
 
 class WaitingBody(Record):
@@ -237,6 +247,7 @@ def session_json(
         "updatedAt": session.updated_at.isoformat(),
         "endedAt": session.ended_at.isoformat() if session.ended_at else None,
         "forkedFrom": session.forked_from,
+        "spent": spent_json(session.spent),
     }
     return {name: value for name, value in told.items() if value is not None}
 
@@ -253,6 +264,11 @@ def artifact_json(artifact: ArtifactVersion) -> JsonObject:
     }
 
 
+def spent_json(spent: Spent) -> JsonObject:
+    """What model calls took, as our routes give it."""
+    return {"tokens": spent.tokens, "usd": spent.usd, "modelCalls": spent.model_calls}
+
+
 def answer_json(answer: Answer) -> JsonObject:
     """An answer as our routes give it."""
     told: JsonObject = {
@@ -261,6 +277,10 @@ def answer_json(answer: Answer) -> JsonObject:
         "seq": answer.seq,
         "text": answer.text,
     }
+    if answer.output is not None:
+        told["output"] = answer.output
+    if answer.spent is not None:
+        told["spent"] = spent_json(answer.spent)
     if answer.waiting:
         told["waiting"] = [waiting_json(each) for each in answer.waiting]
     if answer.failure is not None:

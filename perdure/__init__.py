@@ -44,6 +44,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from perdure.agent import Agent, Compaction, Limits
+from perdure.budget import Budget, Price
 from perdure.context import Artifact, ToolContext
 from perdure.errors import PerdureError
 from perdure.state import State
@@ -56,10 +57,12 @@ __all__ = [
     "Agent",
     "Artifact",
     "AsyncClient",
+    "Budget",
     "Client",
     "Compaction",
     "Limits",
     "PerdureError",
+    "Price",
     "State",
     "Tool",
     "ToolContext",

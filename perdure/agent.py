@@ -7,9 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import BaseModel
+
+from perdure.budget import Budget
 from perdure.checks import check_int, check_kind, check_seconds, check_text
 from perdure.errors import InvalidAgent, InvalidContent
 from perdure.jsonvalues import json_copy
+from perdure.state import is_temp
+from perdure.structured import check_schema
 from perdure.tool import Tool, tool
 from perdure.types import Json
 
@@ -28,6 +33,9 @@ _NOT_GENERATION = {
     "httpoptions": "the worker's settings",
     "cachedcontent": "nothing: it would stand in for the instruction and the tools",
 }
+_NOT_WITH_SCHEMA = dict.fromkeys(
+    ("responsemimetype", "responseschema", "responsejsonschema"), "output_schema=... alone"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +155,11 @@ class Agent:
         tools: functions, or what ``@tool`` made of them; kept as a tuple of :class:`Tool`.
         compaction: when to sum up; never where None.
         limits: how far a turn may go; ``Limits()`` where None.
+        budget: what a session may spend; nothing is bounded where None.
+        output_schema: a pydantic model that the answer of a turn has to fit, as JSON. The model is told
+            to mend one that does not, once; then the turn ends in :class:`perdure.errors.InvalidAnswer`.
+        output_key: the key of the state to which the answer of a turn is written: what it is as JSON
+            where there is an ``output_schema``, else its text.
         generation: further fields of google-genai's ``GenerateContentConfig``, as JSON:
             ``{"temperature": 0.2, "thinking_config": {"thinking_budget": 0}}``.
 
@@ -161,6 +174,9 @@ class Agent:
     tools: tuple[Tool, ...]
     compaction: Compaction | None
     limits: Limits
+    budget: Budget | None
+    output_schema: type[BaseModel] | None
+    output_key: str | None
     generation: dict[str, Json] | None = field(hash=False)
 
     def __init__(
@@ -173,6 +189,9 @@ class Agent:
         compaction: Compaction | None = None,
         limits: Limits | None = None,
         generation: Mapping[str, Json] | None = None,
+        budget: Budget | None = None,
+        output_schema: type[BaseModel] | None = None,
+        output_key: str | None = None,
     ) -> None:
         _check_name(name)
         what = f"agent {name!r}"
@@ -181,6 +200,9 @@ class Agent:
         check_text(f"{what}: description", description, empty=True)
         check_kind(f"{what}: compaction", compaction, Compaction, optional=True)
         check_kind(f"{what}: limits", limits, Limits, optional=True)
+        check_kind(f"{what}: budget", budget, Budget, optional=True)
+        check_schema(f"{what}: output_schema", output_schema)
+        _check_key(f"{what}: output_key", output_key)
         fields = {
             "name": name,
             "model": model,
@@ -189,7 +211,10 @@ class Agent:
             "tools": _tools(tools, what),
             "compaction": compaction,
             "limits": limits or Limits(),
-            "generation": _generation(generation, what),
+            "budget": budget,
+            "output_schema": output_schema,
+            "output_key": output_key,
+            "generation": _generation(generation, what, structured=output_schema is not None),
         }
         for field_name, value in fields.items():
             object.__setattr__(self, field_name, value)  # the dataclass is frozen from here on
@@ -230,13 +255,22 @@ def _tools(given: object, what: str) -> tuple[Tool, ...]:
     return tuple(tools.values())
 
 
-def _generation(given: object, what: str) -> dict[str, Json] | None:
+def _check_key(what: str, key: object) -> None:
+    check_text(what, key, optional=True)
+    if isinstance(key, str) and is_temp(key):
+        raise InvalidAgent(
+            f"{what} is {key!r}; such keys end with the turn, and nothing reads this one before"
+        )
+
+
+def _generation(given: object, what: str, *, structured: bool) -> dict[str, Json] | None:
     if given is None:
         return None
     if not isinstance(given, Mapping):
         raise InvalidAgent(f"{what}: generation is {given!r}; it is a dict of GenerateContentConfig fields")
+    taken = _NOT_GENERATION | (_NOT_WITH_SCHEMA if structured else {})
     for key in given:
-        instead = _NOT_GENERATION.get(str(key).replace("_", "").lower())
+        instead = taken.get(str(key).replace("_", "").lower())
         if instead:
             raise InvalidAgent(f"{what}: generation has {key!r}, which the runtime sets; use {instead}")
     try:

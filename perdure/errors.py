@@ -37,6 +37,7 @@
     │   └── PayloadDamaged         an encrypted payload that is not what was written
     ├── Busy                       the session's inbox is full; send again later
     ├── LimitExceeded              a turn went past one of its agent's limits
+    │   └── BudgetExceeded         the session, or the turn, has spent what its agent's budget allows
     ├── TemporalUnavailable        Temporal does not answer, for now
     ├── StorageUnavailable         the database is away, read-only, locked or full, for now
     ├── GatewayUnavailable         a client finds no gateway, or the connection to it broke
@@ -44,6 +45,7 @@
     └── ModelError
         ├── ModelUnavailable       can succeed later: 429, 5xx, a cut stream, a time-out
         └── ModelRefused           cannot: bad request, blocked, malformed output
+            ├── InvalidAnswer      the answer does not fit the output schema, nor does the mended one
             └── PromptTooLong      the conversation is more than the model takes
 
 An error crosses Temporal as an ``ApplicationError`` whose ``type`` is the class name:
@@ -53,11 +55,14 @@ An error crosses Temporal as an ``ApplicationError`` whose ``type`` is the class
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 __all__ = [
     "AlreadySettled",
     "ArtifactDamaged",
     "ArtifactNotFound",
+    "BudgetExceeded",
     "Busy",
     "CallNotFound",
     "Conflict",
@@ -68,6 +73,7 @@ __all__ = [
     "InternalError",
     "Invalid",
     "InvalidAgent",
+    "InvalidAnswer",
     "InvalidArguments",
     "InvalidContent",
     "InvalidInstruction",
@@ -272,6 +278,13 @@ class LimitExceeded(PerdureError):
     """A turn was ended by its agent's ``Limits``; the session goes on. Raise the limit, or ask for less."""
 
 
+class BudgetExceeded(LimitExceeded):
+    """What the agent's ``Budget`` allows is spent, and the model is not asked. The session goes on.
+
+    Raise the budget in the agent: the next message finds it raised. Or use another session.
+    """
+
+
 class TemporalUnavailable(PerdureError):
     """Temporal does not answer now. Do the same again, under the same ids: then it happens once."""
 
@@ -320,6 +333,9 @@ class ModelError(PerdureError):
             conversation. None: there are none in the message.
     """
 
+    usage: Mapping[str, Any] | None = None
+    """What the call took all the same, as ``usageMetadata``, where the server said so."""
+
     def __init__(self, message: str, *, brief: str | None = None) -> None:
         super().__init__(message)
         self.brief = brief or message
@@ -341,6 +357,13 @@ class ModelUnavailable(ModelError):
 
 class ModelRefused(ModelError):
     """It will not answer this: a bad request, blocked content, output that makes no sense."""
+
+
+class InvalidAnswer(ModelRefused):
+    """The answer does not fit the agent's ``output_schema``, also after the model was told to mend it.
+
+    Both are in the log. Make the schema or the instruction simpler, or ask again.
+    """
 
 
 class PromptTooLong(ModelRefused):

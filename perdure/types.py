@@ -17,18 +17,23 @@ from urllib.parse import quote, unquote
 from perdure.errors import InvalidMessage
 
 __all__ = [
+    "NANO",
     "ArtifactVersion",
     "Event",
     "Json",
     "JsonObject",
     "Session",
     "SessionKey",
+    "Spent",
     "text_of",
 ]
 
 Json = Any
 """A value that JSON can carry: None, bool, int, finite float, str, list, dict with str keys."""
 JsonObject = dict[str, Any]
+
+NANO = 1_000_000_000
+"""Billionths of a US dollar in one: money is counted in whole ones."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,6 +101,29 @@ class Event:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Spent:
+    """What model calls took."""
+
+    tokens: int = 0
+    """Prompts, thoughts and answers, by the model's own count."""
+    nano_usd: int = 0
+    """Money, in billionths of a US dollar; calls of models without a known price are not in it."""
+    model_calls: int = 0
+
+    @property
+    def usd(self) -> float:
+        """The money in US dollars."""
+        return self.nano_usd / NANO
+
+    def __add__(self, more: Spent) -> Spent:
+        return Spent(
+            tokens=self.tokens + more.tokens,
+            nano_usd=self.nano_usd + more.nano_usd,
+            model_calls=self.model_calls + more.model_calls,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Session:
     """A session as one transaction saw it."""
 
@@ -112,6 +140,8 @@ class Session:
     updated_at: datetime
     ended_at: datetime | None = None
     forked_from: JsonObject | None = None
+    spent: Spent = field(default_factory=Spent)
+    """What all model calls of its log took, also those that were rewound and those that summed up."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,6 +22,7 @@ from storage import artifacts, log, state
 from storage.records import check_event, event_values, same_event, stored_event
 from storage.schema import events
 from storage.session_row import LockedSession, now
+from storage.spending import spent_on
 from storage.sql import insert_on
 
 __all__ = ["append", "append_event", "insert_event", "prepared"]
@@ -98,6 +99,7 @@ async def insert_event(conn: AsyncConnection, row: LockedSession, event: Event) 
     if not made.rowcount:
         return None
     row.head = stored.seq
+    row.spent += spent_on(stored)
     return stored
 
 

@@ -1,7 +1,7 @@
 """The ordinary append as one statement: a function in PostgreSQL, and the call of it.
 
 An append by hand is eight round trips: BEGIN, lock the row, read what the keys were, and so
-on. ``perdure_append`` does the same within the server, and its call is a transaction of its
+on. ``perdure_append_counted`` does the same within the server, and its call is a transaction of its
 own, so nothing else crosses the wire. SQLite has no round trips to save; see
 :mod:`storage.append_sqlite`.
 
@@ -42,15 +42,16 @@ from storage.engine import Database
 from storage.outages import READ_ONLY, sqlstate_of
 from storage.records import event_values, stored_event
 from storage.session_row import now
+from storage.spending import spent_on
 from storage.storable import dumps_exactly
 
 __all__ = ["append_at_once", "is_ordinary"]
 
 UNDONE = "PD001"
 """The SQLSTATE of what turned out not to be plain when some of it was written."""
-_PARAMETERS = 24
+_PARAMETERS = 27
 _CALL = (
-    "SELECT at_seq, at_epoch, undo FROM perdure_append("
+    "SELECT at_seq, at_epoch, undo FROM perdure_append_counted("
     + ", ".join(f"${n}" for n in range(1, _PARAMETERS + 1))
     + ")"
 )
@@ -89,6 +90,7 @@ async def append_at_once(
     wanted = stored_event(event, seq=0, created_at=time)
     values = event_values(key, wanted)
     names = ("content", "state_delta", "usage", "error", "meta")
+    spent = spent_on(wanted)
     given: tuple[Any, ...] = (
         *(key.app, key.user_id, key.session_id),
         *(epoch, begins, reopen, time),
@@ -96,6 +98,7 @@ async def append_at_once(
         *(_text(values[name]) for name in names),
         wanted.created_at,
         *_changes(key, event.state_delta, expect),
+        *(spent.tokens, spent.nano_usd, spent.model_calls),
     )
     try:
         at_seq, at_epoch, undo = await database.write_at_once(_CALL, given)

@@ -23,6 +23,7 @@ from storage.append_function import is_ordinary
 from storage.records import event_values, stored_event
 from storage.schema import moment_text
 from storage.session_row import now
+from storage.spending import spent_on
 from storage.storable import dumps, loads
 
 __all__ = ["append_plainly", "is_plain"]
@@ -47,7 +48,8 @@ _SET = (
 )
 _REMOVE = f"DELETE FROM state WHERE {_SESSION} AND key = ?"
 _MOVE = (
-    "UPDATE sessions SET version = version + 1, epoch = ?, head = ?, updated_at = ?, ended_at = NULL "
+    "UPDATE sessions SET version = version + 1, epoch = ?, head = ?, updated_at = ?, ended_at = NULL, "
+    "tokens = tokens + ?, nano_usd = nano_usd + ?, model_calls = model_calls + ? "
     "WHERE app = ? AND user_id = ? AND id = ?"
 )
 _MOST_KEYS = 100
@@ -100,7 +102,9 @@ async def append_plainly(
             await conn.exec_driver_sql(_REMOVE, (*owner, name))
         else:
             await conn.exec_driver_sql(_SET, (*owner, name, dumps(value)))
-    await conn.exec_driver_sql(_MOVE, (at_epoch, stored.seq, moment_text(time), *owner))
+    spent = spent_on(stored)
+    sums = (spent.tokens, spent.nano_usd, spent.model_calls)
+    await conn.exec_driver_sql(_MOVE, (at_epoch, stored.seq, moment_text(time), *sums, *owner))
     return stored, at_epoch
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["APPEND"]
 
 APPEND = """\
-CREATE FUNCTION perdure_append(
+CREATE FUNCTION perdure_append_counted(
     in_app text, in_user_id text, in_session_id text,
     in_epoch bigint, in_begins boolean, in_reopen boolean, in_now timestamptz,
     in_event_id text, in_invocation_id text, in_author text, in_branch text,
@@ -13,6 +13,7 @@ CREATE FUNCTION perdure_append(
     in_created_at timestamptz,
     in_own text[], in_own_values text[], in_own_expected text[],
     in_shared text[], in_shared_users text[], in_shared_values text[], in_shared_expected text[],
+    in_tokens bigint, in_nano_usd bigint, in_model_calls bigint,
     OUT at_seq bigint, OUT at_epoch bigint, OUT undo json
 ) LANGUAGE plpgsql
 SET search_path = {schema}, pg_temp
@@ -118,9 +119,11 @@ BEGIN
 
     at_epoch := was.epoch + CASE WHEN in_begins AND in_epoch IS NULL THEN 1 ELSE 0 END;
     UPDATE sessions s
-       SET version = s.version + 1, epoch = at_epoch, head = at_seq, updated_at = in_now, ended_at = NULL
+       SET version = s.version + 1, epoch = at_epoch, head = at_seq, updated_at = in_now, ended_at = NULL,
+           tokens = s.tokens + in_tokens, nano_usd = s.nano_usd + in_nano_usd,
+           model_calls = s.model_calls + in_model_calls
      WHERE s.app = in_app AND s.user_id = in_user_id AND s.id = in_session_id;
 END
 $$
 """
-"""``perdure_append``, to be made in ``schema``, which is quoted if it has to be."""
+"""``perdure_append_counted``, to be made in ``schema``, which is quoted if it has to be."""

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from perdure.errors import InvalidContent, PerdureError
-from perdure.types import ArtifactVersion, Event, JsonObject, Session, SessionKey
+from perdure.types import ArtifactVersion, Event, JsonObject, Session, SessionKey, Spent
 from storage import projection
 from storage.storable import canonical, check_id, check_json
 
@@ -199,7 +199,8 @@ def session_of(
     """The session in a row of ``sessions``."""
     columns: dict[str, Any] = dict(row._mapping)
     key = SessionKey(app=columns.pop("app"), user_id=columns.pop("user_id"), session_id=columns.pop("id"))
-    return Session(key=key, state=state or {}, events=events or [], **columns)
+    spent = Spent(**{name: columns.pop(name) for name in ("tokens", "nano_usd", "model_calls")})
+    return Session(key=key, state=state or {}, events=events or [], spent=spent, **columns)
 
 
 def artifact_of(row: Row[Any]) -> ArtifactVersion:

@@ -112,6 +112,10 @@ sessions = Table(
     Column("updated_at", Moment(), nullable=False),
     Column("ended_at", Moment()),
     Column("forked_from", Json()),
+    # What the model calls of its log took; see storage.spending.
+    Column("tokens", BigInteger, nullable=False, server_default="0"),
+    Column("nano_usd", BigInteger, nullable=False, server_default="0"),
+    Column("model_calls", BigInteger, nullable=False, server_default="0"),
     PrimaryKeyConstraint("app", "user_id", "id", name="sessions_pkey"),
     Index("sessions_by_app", "app", "updated_at", "user_id", "id"),
     Index("sessions_by_user", "app", "user_id", "updated_at", "id"),

@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from perdure.errors import SessionEnded, SessionNotFound, StaleEpoch
-from perdure.types import Json, Session, SessionKey
+from perdure.types import Json, Session, SessionKey, Spent
 from storage import projection
 from storage.schema import epoch_floor, sessions
 from storage.sql import insert_into
@@ -25,7 +25,8 @@ _NAMED = (
 )
 _FIND = select(sessions).where(*_NAMED)
 _LOCK = _FIND.with_for_update()
-_MOVED = ("version", "epoch", "head", "projection", "metadata", "updated_at", "ended_at")
+_COUNTED = ("tokens", "nano_usd", "model_calls")
+_MOVED = ("version", "epoch", "head", "projection", "metadata", "updated_at", "ended_at", *_COUNTED)
 _SAVE = update(sessions).where(*_NAMED)
 
 
@@ -43,6 +44,9 @@ class LockedSession:
     updated_at: datetime
     ended_at: datetime | None = None
     forked_from: dict[str, Json] | None = None
+    tokens: int = 0
+    nano_usd: int = 0
+    model_calls: int = 0
 
     def is_live(self, seq: int) -> bool:
         """Whether the event ``seq`` is live, as things stand in this transaction."""
@@ -62,6 +66,15 @@ class LockedSession:
                 f"session {self.key} is at epoch {self.epoch}, not {epoch}: the turn was cancelled or "
                 "rewound meanwhile; drop the write"
             )
+
+    @property
+    def spent(self) -> Spent:
+        """What the model calls of its log took."""
+        return Spent(tokens=self.tokens, nano_usd=self.nano_usd, model_calls=self.model_calls)
+
+    @spent.setter
+    def spent(self, sums: Spent) -> None:
+        self.tokens, self.nano_usd, self.model_calls = sums.tokens, sums.nano_usd, sums.model_calls
 
     async def save(self, conn: AsyncConnection) -> None:
         """Write what was changed, as the session's next version."""
@@ -88,6 +101,7 @@ class LockedSession:
             updated_at=self.updated_at,
             ended_at=self.ended_at,
             forked_from=self.forked_from,
+            spent=self.spent,
         )
 
 

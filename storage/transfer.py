@@ -19,7 +19,7 @@ from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from perdure.errors import InvalidContent, SessionExists
-from perdure.types import Event, Json, JsonObject, Session, SessionKey
+from perdure.types import Event, Json, JsonObject, Session, SessionKey, Spent
 from storage import session_row, state
 from storage.names import check_name, is_users
 from storage.records import check_event, event_values, owner
@@ -34,6 +34,7 @@ AT_ONCE = 500
 """Rows written by one statement."""
 
 _ROW = ("version", "epoch", "head")
+_COUNTED = ("tokens", "nano_usd", "model_calls")
 _MOMENTS = ("created_at", "updated_at", "ended_at")
 _NAMED = ("invocation_id", "author", "branch", "content", "compaction", "rewind", "usage", "error")
 _DELTAS = ("state_delta", "state_undo", "artifact_delta", "meta")
@@ -45,6 +46,7 @@ def session_line(row: Any, own: JsonObject) -> str:
     columns = row._mapping
     told = {name: columns[name] for name in (*_ROW, "projection", "metadata", "forked_from")}
     told |= {name: _written(columns[name]) for name in _MOMENTS}
+    told["spent"] = {name: columns[name] for name in _COUNTED}
     named = {"app": columns["app"], "user_id": columns["user_id"], "session_id": columns["id"]}
     return dumps({"kind": "session", "format": FORMAT, **named, **told, "state": own})
 
@@ -155,6 +157,7 @@ async def write(conn: AsyncConnection, key: SessionKey, read: Reader) -> Session
         raise SessionExists(f"session {key} (app/user/session) exists; import under another key")
     for name in ("version", "head", "projection", "metadata", "updated_at", "ended_at"):
         setattr(row, name, told[name])
+    row.spent = _spent(told)
     # Not below what a session of this name had here, nor what its turns had there.
     row.epoch = max(row.epoch, told["epoch"])
     await _insert(conn, events, [event_values(key, event) for event in read.events])
@@ -163,6 +166,12 @@ async def write(conn: AsyncConnection, key: SessionKey, read: Reader) -> Session
     await state.write_own(conn, key, told["state"])
     await row.write(conn)
     return row.session(await state.load(conn, key))
+
+
+def _spent(told: JsonObject) -> Spent:
+    """What the session had spent; an export of a release before did not say."""
+    given = told.get("spent") or {}
+    return Spent(**{name: given.get(name, 0) for name in _COUNTED})
 
 
 async def _insert(conn: AsyncConnection, table: Any, rows: list[dict[str, Any]]) -> None:
@@ -175,6 +184,8 @@ def _session(told: JsonObject) -> JsonObject:
         raise ValueError(f"format {told['format']} is newer than this release, which reads {FORMAT}")
     for name in _ROW:
         _natural(name, told[name])
+    for name, count in (told.get("spent") or {}).items():
+        _natural(f"spent {name}", count)
     own = state.storable_delta(told["state"])
     if own != told["state"] or any(value is None or state.is_shared(name) for name, value in own.items()):
         raise ValueError("its state has keys that are not the session's own")

@@ -8,6 +8,7 @@ from temporalio import workflow
 from temporalio.common import SearchAttributeKey
 
 from perdure import searchattributes
+from perdure.budget import dollars
 from perdure.types import SessionKey
 from workflows.messages import Status
 from workflows.wait_messages import Waiting
@@ -45,9 +46,13 @@ def details(status: Status, steps: Iterable[str]) -> str:
         f"- **Waiting** {_count(status.queued, 'message')}",
         f"- **Turns** {status.turns}, with {_count(status.model_calls, 'model call')} "
         f"and {_count(status.tool_calls, 'tool call')}",
-        f"- **Tokens** {status.tokens:,}",
+        f"- **Tokens** {status.tokens:,}{_money(status.usd)}",
         f"- **Rewinds** {status.rewinds}",
     ]
+    if status.turn_tokens:
+        lines.append(f"- **This turn** {status.turn_tokens:,} tokens{_money(status.turn_usd)}")
+    if status.warning:
+        lines.append(f"- **Budget**: {status.warning}")
     if status.refused:
         ids = ", ".join(f"`{one}`" for one in status.refused_ids)
         lines.append(f"- **Refused**, the inbox being full, {_count(status.refused, 'message')}; last {ids}")
@@ -68,6 +73,10 @@ def _headline(status: Status) -> str:
         return "**Idle**"
     state = "Waiting" if status.status == "waiting" else "Working"
     return f"**{state}**: {status.doing}, for `{status.invocation_id}`"
+
+
+def _money(amount: float) -> str:
+    return f", {dollars(amount)}" if amount else ""
 
 
 def _progress(waiting: Waiting) -> str:

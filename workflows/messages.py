@@ -182,6 +182,8 @@ class Carry(Record):
     model_calls: int = 0
     tool_calls: int = 0
     tokens: int = 0
+    nano_usd: int = 0
+    warning: str | None = None
     rewinds: int = 0
     status: str = "open"
     model: str | None = None
@@ -220,6 +222,14 @@ class Status(Record):
     model_calls: int = 0
     tool_calls: int = 0
     tokens: int = 0
+    """Of the turns that are over, as far as the workflow knows; the session's row counts all there is."""
+    usd: float = 0.0
+    """The same in US dollars, where prices are known."""
+    turn_tokens: int = 0
+    """Of the turn that runs, so far."""
+    turn_usd: float = 0.0
+    warning: str | None = None
+    """What was nearly spent of the agent's budget when the model answered last."""
     rewinds: int = 0
     compacting: bool = False
     last_error: Failure | None = None

@@ -13,6 +13,7 @@ from activities.failures import application_error
 from activities.protocol import Failure
 from perdure.errors import PerdureError
 from perdure.logs import Private
+from perdure.types import NANO
 from workflows import face
 from workflows.compaction import Compactions
 from workflows.inbox import Inbox
@@ -23,7 +24,7 @@ from workflows.waiting import Waits
 __all__ = ["Standing"]
 
 STEPS_SHOWN = 8
-_NOT_SHOWN = {"inbox", "epoch", "model", "parked", "mail", "heard", "dropped", "was"}
+_NOT_SHOWN = {"inbox", "epoch", "model", "parked", "mail", "heard", "dropped", "was", "nano_usd"}
 """What is carried and is no part of the status, or is counted anew for it."""
 
 
@@ -58,6 +59,9 @@ class Standing:
             waiting=self.waits.waiting,
             mail=len(self.waits.mail.kept),
             dropped=self.waits.mail.dropped,
+            usd=self.totals.nano_usd / NANO,
+            turn_tokens=turn.tokens if turn else 0,
+            turn_usd=turn.nano_usd / NANO if turn else 0.0,
             **self.totals.model_dump(exclude=_NOT_SHOWN),
         )
 
@@ -81,7 +85,11 @@ class Standing:
     def count(self, turn: Turn, reply: Reply) -> None:
         """A turn is over."""
         self.totals = self.totals.plus(
-            turns=1, model_calls=turn.model_calls, tool_calls=turn.tool_calls, tokens=turn.tokens
+            turns=1,
+            model_calls=turn.model_calls,
+            tool_calls=turn.tool_calls,
+            tokens=turn.tokens,
+            nano_usd=turn.nano_usd,
         ).model_copy(update={"model": turn.model})
         self.set_status("error" if reply.status == "failed" else "open", reply.failure)
         self.note_step(f"{reply.status} `{turn.id}`")
@@ -93,6 +101,11 @@ class Standing:
         else:
             self.inbox.unpark()
         self.set_status("waiting" if turn.parked else "open")
+
+    def warn(self, warning: str | None, *, anew: bool) -> None:
+        """The agent's budget is nearly spent, or where it is looked at ``anew``, is not any more."""
+        if warning is not None or (anew and self.totals.warning is not None):
+            self.totals = self.totals.model_copy(update={"warning": warning})
 
     def set_status(self, status: str, failure: Failure | None = None) -> None:
         """Change the status, and the last error where there is a new one."""

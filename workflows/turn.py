@@ -31,6 +31,9 @@ class Watcher(Protocol):
     def parked(self, turn: Turn) -> None:
         """It begins or ceases to be parked."""
 
+    def warned(self, warning: str | None, *, anew: bool) -> None:
+        """What of the agent's budget is nearly spent, after a step; the first of a turn says it anew."""
+
     async def give_up(self, turn: Turn, failure: Failure, reason: str) -> None:
         """It is to be ended, by this failure."""
 
@@ -66,6 +69,7 @@ class Turn:
         self.model_calls = parked.model_calls if parked is not None else 0
         self.tool_calls = parked.tool_calls if parked is not None else 0
         self.tokens = parked.tokens if parked is not None else 0
+        self.nano_usd = parked.nano_usd if parked is not None else 0
         self.parked = False
         """All that is left of its step waits for a person or the world."""
         self.left: Parked | None = None
@@ -122,6 +126,7 @@ class Turn:
         if self._task is None or step is None or not self.parked or self.left is not None:
             return
         fields = {"turn_timeout": self._clock.limit, "seconds_left": self._clock.left}
+        fields["nano_usd"] = self.nano_usd or None
         self.left = Parked(
             invocation_id=self.id,
             step=step.number,
@@ -144,6 +149,10 @@ class Turn:
             self._do(calls.step_title(self.model, task.step))
             outcome = await calls.call_model(task, self.model)
             self._learn(outcome)
+            if outcome.mend:
+                self._inline = task.inline
+                task = self._next(task.step)
+                continue
             if not outcome.calls:
                 return self._reply(outcome)
             self._do(_names(outcome.calls))
@@ -177,6 +186,9 @@ class Turn:
         self.model = outcome.model or self.model
         self.model_calls += 1
         self.tokens += outcome.tokens
+        self.nano_usd += outcome.nano_usd
+        if not outcome.repeated:
+            self._watcher.warned(outcome.warning, anew=self.model_calls == 1)
         self.compact = outcome.compact
         self.repeated = outcome.repeated
         if outcome.turn_timeout is not None:

@@ -242,6 +242,7 @@ class Parked(Record):
     model_calls: int = 0
     tool_calls: int = 0
     tokens: int = 0
+    nano_usd: int = 0
     turn_timeout: float | None = None
     seconds_left: float | None = None
     """Of the time that it may take; waiting does not count."""

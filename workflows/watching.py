@@ -43,6 +43,10 @@ class Watching:
                 self._begin(self._steering.let_go("session ended"))
             self._begin(self._leave_when_due(turn))
 
+    def warned(self, warning: str | None, *, anew: bool) -> None:
+        """What of the agent's budget is nearly spent."""
+        self._standing.warn(warning, anew=anew)
+
     async def give_up(self, turn: Turn, failure: Failure, reason: str) -> None:
         """The turn is to be ended."""
         await self._steering.give_up(turn, failure, reason)

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from gateway.requests import IdempotencyKey, Preferences, PreferHeader, chosen_id, path_of
 from gateway.runner import Said
 from gateway.services import CallerDep, KeyDep, Services, ServicesDep, WatchDep
-from gateway.shapes import Body, Record, WaitingBody, answer_json
+from gateway.shapes import Body, Record, SpentBody, WaitingBody, answer_json
 from gateway.sse import MEDIA_TYPE, TURN_STREAM, turn_stream, wants_stream
 from perdure.errors import SessionNotFound
 from perdure.types import SessionKey
@@ -61,6 +61,8 @@ class AnswerBody(Record):
     status: str = Field(description="`answered`, `failed`, `cancelled` or `waiting`.")
     seq: int = Field(description="Of the event that ended it; 0 where it waits.")
     text: str
+    output: Any = Field(default=None, description="What the text is, where the agent answers in JSON.")
+    spent: SpentBody | None = Field(default=None, description="By the turn; not where it waits.")
     failure: FailureBody | None = None
     waiting: list[WaitingBody] | None = Field(default=None, description="The calls that it waits for.")
 

@@ -41,6 +41,10 @@ class WorkBody(Record):
     model_calls: int
     tool_calls: int
     tokens: int
+    usd: float = Field(description="What they cost, where prices are known.")
+    turn_tokens: int = Field(description="Of the turn that runs, so far.")
+    turn_usd: float
+    warning: str | None = Field(default=None, description="What of the agent's budget is nearly spent.")
     rewinds: int
     compacting: bool
     last_error: dict[str, Any] | None = None
@@ -167,6 +171,10 @@ def _work(status: Work) -> JsonObject:
         "modelCalls": status.model_calls,
         "toolCalls": status.tool_calls,
         "tokens": status.tokens,
+        "usd": status.usd,
+        "turnTokens": status.turn_tokens,
+        "turnUsd": status.turn_usd,
+        "warning": status.warning,
         "rewinds": status.rewinds,
         "compacting": status.compacting,
     }

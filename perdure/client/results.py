@@ -8,9 +8,10 @@ from datetime import datetime
 from typing import Generic, Literal, TypeVar
 
 from perdure.client.waiting_results import WaitingCall, waiting_of
+from perdure.client.work_results import Failure, Work, failure_of, spent_of, work_of
 from perdure.context import Artifact
 from perdure.errors import ArtifactNotFound, PerdureError, error_of
-from perdure.types import Event, Json, JsonObject, Session, SessionKey
+from perdure.types import Event, Json, JsonObject, Session, SessionKey, Spent
 
 __all__ = [
     "Answer",
@@ -33,14 +34,6 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Failure:
-    """Why a turn failed: the name of a class of :mod:`perdure.errors`, or of a tool's, and its message."""
-
-    type: str
-    message: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
     """How a turn ended."""
 
@@ -54,6 +47,10 @@ class Answer:
     """Set where it failed."""
     waiting: Sequence[WaitingCall] = ()
     """The calls that it waits for."""
+    output: Json = None
+    """What the text is as JSON, where the agent has an ``output_schema``."""
+    spent: Spent | None = None
+    """What the turn's model calls took; None where it waits, or was cancelled."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,28 +103,6 @@ class Compacted:
 
     summary: Event | None
     """None where there was nothing to do."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Work:
-    """What a session's workflow is doing, as :class:`workflows.messages.Status` says it."""
-
-    status: str
-    doing: str | None
-    """What it waits for, in words."""
-    invocation_id: str | None
-    """The turn that runs."""
-    queued: int
-    """Messages that wait for their turn."""
-    turns: int
-    model_calls: int
-    tool_calls: int
-    tokens: int
-    rewinds: int
-    compacting: bool
-    last_error: Failure | None
-    held_up: Failure | None
-    """What the last try of the running step met: the database is away, say. It is tried again by itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -257,6 +232,7 @@ def session_of(data: JsonObject) -> Session:
         updated_at=datetime.fromisoformat(data["updatedAt"]),
         ended_at=datetime.fromisoformat(ended) if ended else None,
         forked_from=data.get("forkedFrom"),
+        spent=spent_of(data["spent"]),
     )
 
 
@@ -267,8 +243,10 @@ def answer_of(data: JsonObject) -> Answer:
         status=data["status"],
         seq=data["seq"],
         text=data["text"],
-        failure=_failure(data.get("failure")),
+        failure=failure_of(data.get("failure")),
         waiting=tuple(waiting_of(each) for each in data.get("waiting") or ()),
+        output=data.get("output"),
+        spent=spent_of(data["spent"]) if "spent" in data else None,
     )
 
 
@@ -332,7 +310,7 @@ def compacted_of(data: JsonObject) -> Compacted:
 def status_of(data: JsonObject) -> Status:
     """A session, and what it is doing."""
     work = data.get("work")
-    return Status(session=session_of(data["session"]), work=None if work is None else _work(work))
+    return Status(session=session_of(data["session"]), work=None if work is None else work_of(work))
 
 
 def context_of(data: JsonObject) -> Context:
@@ -371,24 +349,3 @@ def _outcome(app: str, data: JsonObject) -> UpdateOutcome:
         session=session_of(data["session"]) if "session" in data else None,
         error=problem_of(data["problem"]) if "problem" in data else None,
     )
-
-
-def _work(data: JsonObject) -> Work:
-    return Work(
-        status=data["status"],
-        doing=data.get("doing"),
-        invocation_id=data.get("invocationId"),
-        queued=data["queued"],
-        turns=data["turns"],
-        model_calls=data["modelCalls"],
-        tool_calls=data["toolCalls"],
-        tokens=data["tokens"],
-        rewinds=data["rewinds"],
-        compacting=data["compacting"],
-        last_error=_failure(data.get("lastError")),
-        held_up=_failure(data.get("heldUp")),
-    )
-
-
-def _failure(data: JsonObject | None) -> Failure | None:
-    return None if data is None else Failure(type=data["type"], message=data["message"])

@@ -19,6 +19,7 @@ from perdure.testing.faults import Fault, Script
 from perdure.testing.request import Kind, Request
 from perdure.testing.rules import answer_by_rule
 from perdure.testing.signatures import decode, missing_signature, seal, signed
+from perdure.testing.structured import value_of, wanted_schema
 from perdure.testing.summaries import asks_for_summary, summarise
 from perdure.testing.wire import MODEL_VERSION, chunks_of, error_body, problem_with, usage_of
 from perdure.types import JsonObject
@@ -182,6 +183,9 @@ class ModelService:
         if request.kind == "summarise":
             return [{"text": summarise(request.contents)}]
         parts = answer_by_rule(request.contents, request.declarations)
+        schema = wanted_schema(request)
+        if schema is not None and "text" in parts[0]:
+            parts = [{"text": json.dumps(value_of(schema, parts[0]["text"]), ensure_ascii=False)}]
         calls = [part["functionCall"] for part in parts if "functionCall" in part]
         if calls:
             self._calling_answers += 1

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from perdure.testing.request import Request
+from perdure.testing.structured import problem_with_schema
 from perdure.types import JsonObject
 
 __all__ = ["STATUS_NAMES", "chunks_of", "error_body", "problem_with", "usage_of"]
@@ -69,7 +70,7 @@ def problem_with(request: Request, known: Iterable[str] = ()) -> str | None:
             return found
     if contents[0].get("role", "user") != "user":
         return "Please ensure that multiturn requests begin with a user turn."
-    return _problem_with_pairs(contents) or _problem_with_tools(request)
+    return _problem_with_pairs(contents) or _problem_with_tools(request) or problem_with_schema(request)
 
 
 def chunks_of(

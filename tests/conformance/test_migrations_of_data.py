@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, inspect
 
 from embedded.postgres import PostgresServer
-from perdure.types import SessionKey
+from perdure.types import SessionKey, Spent
 from storage import migrate
 from storage.engine import Database
 from storage.options import StoreOptions
@@ -136,11 +137,13 @@ def of_session(tables: Tables, before: str, after: str) -> Tables:
 
 
 async def read(store: SessionStore, key: SessionKey) -> list[object]:
-    """All that a session is."""
-    session = await store.get(key)
+    """All that a session is, but for what it has spent: the releases before did not count that."""
+    session = replace(await store.get(key), spent=Spent())
     files = [(row.name, row.version) for row in await store.list_artifacts(key)]
     bytes_ = [(await store.load_artifact(key, name))[1] for name, _ in files]
-    return [session, await store.log(key), await store.context(key), files, bytes_]
+    context = await store.context(key)
+    context = replace(context, session=replace(context.session, spent=Spent()))
+    return [session, await store.log(key), context, files, bytes_]
 
 
 @pytest.mark.parametrize("revision", OLD)

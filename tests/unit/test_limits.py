@@ -13,25 +13,17 @@ from activities.limits import check_limits, in_time
 from activities.protocol import ModelTask
 from perdure.agent import Limits
 from perdure.errors import LimitExceeded, ModelUnavailable
-from perdure.types import Event
+from perdure.types import Spent
 
 
-def spent(event_id: str, tokens: int | None) -> Event:
-    usage = None if tokens is None else {"totalTokenCount": tokens}
-    return Event(id=event_id, invocation_id=event_id.partition(":")[0], author="tester", usage=usage)
-
-
-EVENTS = [spent("m1:m1", 900), spent("m2:user", None), spent("m2:m1", 60), spent("m2:m2", 40)]
-
-
-def test_the_steps_and_the_tokens_of_the_turn_count_and_no_others() -> None:
-    third = ModelTask(invocation_id="m2", step=3, epoch=1)
-    check_limits(Limits(), third, EVENTS)
-    check_limits(Limits(steps=3, tokens=101), third, EVENTS)
+def test_the_steps_and_the_tokens_of_the_turn_are_bounded() -> None:
+    third, spent = ModelTask(invocation_id="m2", step=3, epoch=1), Spent(tokens=100, model_calls=2)
+    check_limits(Limits(), third, spent)
+    check_limits(Limits(steps=3, tokens=101), third, spent)
     with pytest.raises(LimitExceeded, match="limit of 2 model calls"):
-        check_limits(Limits(steps=2), third, EVENTS)
+        check_limits(Limits(steps=2), third, spent)
     with pytest.raises(LimitExceeded, match="took 100 tokens in 2 model calls"):
-        check_limits(Limits(tokens=100), third, EVENTS)
+        check_limits(Limits(tokens=100), third, spent)
 
 
 def begun(seconds_ago: float) -> ActivityEnvironment:

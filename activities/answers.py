@@ -1,0 +1,84 @@
+"""What becomes of a model's answer: the event of its step, with whether it is one and what it cost.
+
+An agent may want its answers to be JSON of a schema. One that is not is kept all the same, with a
+note of what is wrong in ``meta["repair"]``: the prompt of the next step shows it to the model, which
+may mend its answer once (:mod:`activities.prompt`). The second such answer of a turn ends it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from activities.budgets import accounted, spent_meta
+from activities.gemini import Answer
+from activities.prompt import calls_of, model_event_id
+from activities.protocol import ModelTask
+from perdure.agent import Agent
+from perdure.errors import InvalidAnswer
+from perdure.structured import json_of, what_is_wrong
+from perdure.types import Event, JsonObject, Spent
+from storage.sessions import Context
+
+__all__ = ["answer_event", "goes_on"]
+
+MEND = """\
+Your answer cannot be used. It has to be JSON that fits the schema, and nothing else:
+{wrong}
+Give the whole answer again."""
+CUT_OFF = "- it was cut off, being too long; give a shorter one"
+
+
+def answer_event(agent: Agent, task: ModelTask, answer: Answer, context: Context, lost: Spent) -> Event:
+    """The event of a step that the model has answered.
+
+    Args:
+        agent: who was asked.
+        task: the step.
+        answer: the answer.
+        context: what it was asked with.
+        lost: what earlier tries of the step took without an answer.
+    """
+    meta: JsonObject = {"step": task.step}
+    if answer.finish_reason:
+        meta["finish_reason"] = answer.finish_reason
+    if answer.model_version:
+        meta["model_version"] = answer.model_version
+    event = Event(
+        id=model_event_id(task.invocation_id, task.step),
+        invocation_id=task.invocation_id,
+        author=agent.name,
+        content=answer.content,
+        usage=answer.usage or None,
+        meta=meta | spent_meta(agent, agent.model, answer.usage, lost),
+    )
+    if not calls_of(event):
+        event = _ended(agent, event, context)
+    return accounted(agent, context, event, goes_on=goes_on(event))
+
+
+def goes_on(event: Event) -> bool:
+    """Whether the turn does after this answer: it asks for calls, or is to be mended."""
+    return bool(calls_of(event)) or "repair" in event.meta
+
+
+def _ended(agent: Agent, event: Event, context: Context) -> Event:
+    """An answer without calls: as it is to be, or to be mended, or the end of it."""
+    said: JsonObject = {} if agent.output_key is None else {agent.output_key: event.text}
+    if agent.output_schema is None:
+        return replace(event, state_delta=said)
+    wrong = what_is_wrong(agent.output_schema, event.text)
+    if wrong is None:
+        given = dict.fromkeys(said, json_of(event.text))
+        return replace(event, state_delta=given, meta={**event.meta, "structured": True})
+    words, places = wrong
+    if event.meta.get("finish_reason") == "MAX_TOKENS":
+        words = CUT_OFF
+    mine = [each for each in context.events if each.invocation_id == event.invocation_id]
+    if not any("repair" in each.meta for each in mine):
+        return replace(event, meta={**event.meta, "final": False, "repair": MEND.format(wrong=words)})
+    brief = (
+        f"the answer does not fit the output schema {agent.output_schema.__name__} in {places} "
+        f"place{'s' if places > 1 else ''}, also after the model was asked to mend it"
+    )
+    error = {"type": InvalidAnswer.__name__, "message": f"{brief}:\n{words}"}
+    return replace(event, error=error, meta={**event.meta, "brief": brief})

@@ -1,0 +1,175 @@
+"""What an agent's budget says to a step, before the model is asked and after it has answered.
+
+What the session has spent comes with its row, which every step reads anyway; what the turn
+has spent is in its own events, which are in every prompt of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from activities.prices import nano_usd
+from perdure.agent import Agent
+from perdure.budget import dollars
+from perdure.errors import BudgetExceeded
+from perdure.types import NANO, Event, JsonObject, SessionKey, Spent
+from storage.records import Context
+from storage.spending import spent_on
+
+__all__ = [
+    "accounted",
+    "check_session_budget",
+    "check_turn_budget",
+    "is_used_up",
+    "spent_in_turn",
+    "spent_meta",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Bound:
+    """One thing that is bounded."""
+
+    whose: str
+    name: str
+    spent: float
+    limit: float
+
+    @property
+    def used_up(self) -> bool:
+        """Whether nothing is left of it."""
+        return self.spent >= self.limit
+
+    def __str__(self) -> str:
+        if self.name == "money":
+            return f"the {self.whose} has spent {dollars(self.spent)} of its {dollars(self.limit)}"
+        what = "model calls" if self.name == "steps" else self.name
+        return f"the {self.whose} has used {self.spent:,.0f} of its {self.limit:,.0f} {what}"
+
+
+def check_session_budget(key: SessionKey, agent: Agent, spent: Spent) -> None:
+    """Whether the model may be asked for a session at all.
+
+    Raises:
+        BudgetExceeded: it has spent what the agent's budget allows.
+    """
+    for bound in _of_session(agent, spent):
+        if bound.used_up:
+            raise BudgetExceeded(
+                f"{bound}: {key}; raise {bound.name} in the Budget of agent {agent.name}, or use "
+                "another session"
+            )
+
+
+def check_turn_budget(agent: Agent, invocation_id: str, spent: Spent) -> None:
+    """Whether the model may be asked once more for a turn, by what the turn has cost.
+
+    Raises:
+        BudgetExceeded: it has cost what the agent's budget allows.
+    """
+    for bound in _of_turn(agent, spent):
+        if bound.used_up:
+            raise BudgetExceeded(
+                f"{bound}: {invocation_id}; raise turn_money in the Budget of agent {agent.name}, or ask "
+                "for less"
+            )
+
+
+def is_used_up(agent: Agent, spent: Spent) -> bool:
+    """Whether a session has spent what the agent's budget allows."""
+    return any(bound.used_up for bound in _of_session(agent, spent))
+
+
+def accounted(agent: Agent, context: Context, event: Event, *, goes_on: bool) -> Event:
+    """An event of a turn with what its meta says of money: the sum of a turn that ends, and warnings.
+
+    Args:
+        agent: whose budget it is.
+        context: what there was before the event.
+        event: the answer of a step, or the end of the turn.
+        goes_on: the turn does.
+    """
+    turn, step = spent_in_turn(context, event.invocation_id), spent_on(event)
+    meta: JsonObject = {}
+    if not goes_on:
+        whole = turn + step
+        meta["turn"] = {
+            "tokens": whole.tokens,
+            "nano_usd": whole.nano_usd,
+            "model_calls": whole.model_calls,
+        }
+    if told := _warnings(agent, context.session.spent, turn, step, goes_on=goes_on):
+        meta["budget"] = told
+    return replace(event, meta={**event.meta, **meta})
+
+
+def spent_in_turn(context: Context, invocation_id: str) -> Spent:
+    """What the model calls of a running turn took so far, one that shortened its prompt included."""
+    events = [*context.events, *([context.summary] if context.summary is not None else [])]
+    mine = (spent_on(event) for event in events if event.invocation_id == invocation_id)
+    return sum(mine, Spent())
+
+
+def spent_meta(agent: Agent, model: str, usage: JsonObject, lost: Spent) -> JsonObject:
+    """What the meta of an event says of what was spent on it, beside its usage.
+
+    Args:
+        agent: whose budget may know prices.
+        model: which model was asked.
+        usage: of the call.
+        lost: what tries before it took.
+    """
+    told: JsonObject = {}
+    nano = nano_usd(agent, model, usage) if usage else None
+    tokens = usage.get("totalTokenCount") or 0
+    if nano is not None or lost.nano_usd:
+        told["nano_usd"] = (nano or 0) + lost.nano_usd
+    if lost.tokens:
+        told["tokens"] = tokens + lost.tokens
+    return {"spent": told} if told else {}
+
+
+def _warnings(agent: Agent, session: Spent, turn: Spent, step: Spent, *, goes_on: bool) -> list[str]:
+    """What is worth a warning after a step: once a turn of each bound, its own only while it goes on."""
+    if agent.budget is None:
+        return []
+    share, after = agent.budget.warn_at, session + step
+    first = turn == Spent()
+    bounds = zip(_of_session(agent, session), _of_session(agent, after), strict=True)
+    told = [now for was, now in bounds if _near(now, share) and (first or not _near(was, share))]
+    if goes_on:
+        bounds = zip(_all_of_turn(agent, turn), _all_of_turn(agent, turn + step), strict=True)
+        told += [now for was, now in bounds if _near(now, share) and not _near(was, share)]
+    return [str(bound) for bound in told]
+
+
+def _near(bound: _Bound, share: float) -> bool:
+    return bound.spent >= bound.limit * share
+
+
+def _of_session(agent: Agent, spent: Spent) -> Iterator[_Bound]:
+    budget = agent.budget
+    if budget is None:
+        return
+    limits = {"tokens": budget.tokens, "money": budget.money, "steps": budget.steps}
+    for name, limit in limits.items():
+        if limit is not None:
+            yield _Bound(whose="session", name=name, spent=_amount(spent, name), limit=limit)
+
+
+def _of_turn(agent: Agent, spent: Spent) -> Iterator[_Bound]:
+    if agent.budget is not None and agent.budget.turn_money is not None:
+        yield _Bound(whose="turn", name="money", spent=_amount(spent, "money"), limit=agent.budget.turn_money)
+
+
+def _all_of_turn(agent: Agent, spent: Spent) -> Iterator[_Bound]:
+    """Those of its limits, too."""
+    yield from _of_turn(agent, spent)
+    for name, limit in (("tokens", agent.limits.tokens), ("steps", agent.limits.steps)):
+        if limit is not None:
+            yield _Bound(whose="turn", name=name, spent=_amount(spent, name), limit=limit)
+
+
+def _amount(spent: Spent, name: str) -> float:
+    return {"tokens": spent.tokens, "money": spent.nano_usd / NANO, "steps": spent.model_calls}[name]

@@ -1,0 +1,78 @@
+"""What a client knows of a session's work: what it does, what it took, what went wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from perdure.types import NANO, JsonObject, Spent
+
+__all__ = ["Failure", "Work", "failure_of", "spent_of", "work_of"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """Why a turn failed: the name of a class of :mod:`perdure.errors`, or of a tool's, and its message."""
+
+    type: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """What a session's workflow is doing, as :class:`workflows.messages.Status` says it."""
+
+    status: str
+    doing: str | None
+    """What it waits for, in words."""
+    invocation_id: str | None
+    """The turn that runs."""
+    queued: int
+    """Messages that wait for their turn."""
+    turns: int
+    model_calls: int
+    tool_calls: int
+    tokens: int
+    usd: float
+    """What they cost in US dollars, where prices are known."""
+    turn_tokens: int
+    """Of the turn that runs, so far."""
+    turn_usd: float
+    warning: str | None
+    """What of the agent's budget is nearly spent."""
+    rewinds: int
+    compacting: bool
+    last_error: Failure | None
+    held_up: Failure | None
+    """What the last try of the running step met: the database is away, say. It is tried again by itself."""
+
+
+def work_of(data: JsonObject) -> Work:
+    """What a session's workflow is doing."""
+    return Work(
+        status=data["status"],
+        doing=data.get("doing"),
+        invocation_id=data.get("invocationId"),
+        queued=data["queued"],
+        turns=data["turns"],
+        model_calls=data["modelCalls"],
+        tool_calls=data["toolCalls"],
+        tokens=data["tokens"],
+        usd=data["usd"],
+        turn_tokens=data["turnTokens"],
+        turn_usd=data["turnUsd"],
+        warning=data.get("warning"),
+        rewinds=data["rewinds"],
+        compacting=data["compacting"],
+        last_error=failure_of(data.get("lastError")),
+        held_up=failure_of(data.get("heldUp")),
+    )
+
+
+def spent_of(data: JsonObject) -> Spent:
+    """What model calls took."""
+    return Spent(tokens=data["tokens"], nano_usd=round(data["usd"] * NANO), model_calls=data["modelCalls"])
+
+
+def failure_of(data: JsonObject | None) -> Failure | None:
+    """Why something failed, where it did."""
+    return None if data is None else Failure(type=data["type"], message=data["message"])

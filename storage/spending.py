@@ -1,0 +1,36 @@
+"""What an event adds to what its session has spent.
+
+The sums are columns of the session's row and move with its head, in the same statement. So
+they cost no read, and hold whatever becomes of the events: a rewind takes back no money. A
+fork begins at nothing, because its source has paid for what is copied.
+
+An event counts by its ``usage``, as one model call. Its ``meta`` may say more, or otherwise, under
+``spent``: ``{"nano_usd": …}`` of a call whose price is known, all three of something that stands for
+several calls, an agent that was called as a tool, say.
+"""
+
+from __future__ import annotations
+
+from perdure.types import Event, Json, Spent
+
+__all__ = ["spent_on"]
+
+_MOST = 2**53
+"""A number above it is no count of anything; sums must stay below 2**63."""
+
+
+def spent_on(event: Event) -> Spent:
+    """What an event says that its model calls took. What is no count is taken for 0."""
+    told = event.meta.get("spent")
+    told = told if isinstance(told, dict) else {}
+    usage = event.usage or {}
+    return Spent(
+        tokens=_count(told.get("tokens", usage.get("totalTokenCount"))),
+        nano_usd=_count(told.get("nano_usd")),
+        model_calls=_count(told.get("model_calls", 1 if usage else 0)),
+    )
+
+
+def _count(number: Json) -> int:
+    whole = isinstance(number, int) and not isinstance(number, bool)
+    return number if whole and 0 <= number <= _MOST else 0
