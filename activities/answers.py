@@ -80,5 +80,6 @@ def _ended(agent: Agent, event: Event, context: Context) -> Event:
         f"the answer does not fit the output schema {agent.output_schema.__name__} in {places} "
         f"place{'s' if places > 1 else ''}, also after the model was asked to mend it"
     )
-    error = {"type": InvalidAnswer.__name__, "message": f"{brief}:\n{words}"}
-    return replace(event, error=error, meta={**event.meta, "brief": brief})
+    error = InvalidAnswer(f"{brief}:\n{words}", brief=brief)
+    told = {"type": type(error).__name__, "message": str(error)}
+    return replace(event, error=told, meta={**event.meta, "brief": error.brief})

@@ -182,6 +182,7 @@ class CompactionActivities:
         Raises:
             StaleEpoch: a rewind, or a newer summary, changed what was being summed up; nothing was written.
             ModelUnavailable, ModelRefused: the summariser failed; the session goes on without.
+            BudgetExceeded: the session has nothing left to pay a summary with.
             UnknownAgent, SessionNotFound, SessionEnded: nothing was written.
         """
         key = session_key()

@@ -212,6 +212,7 @@ class Runner(WaitingCalls):
         Raises:
             SessionNotFound, SessionEnded, UnknownAgent: nothing was written.
             ModelRefused, ModelUnavailable: the summariser failed; the prompt stays as it was.
+            BudgetExceeded: the session has nothing left to pay it with.
             StaleEpoch: a rewind took away what was being summed up; ask again.
         """
         await self._must_exist(key)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING, Any
 
 from perdure.budget import Budget
 from perdure.checks import check_int, check_kind, check_seconds, check_text
 from perdure.errors import InvalidAgent, InvalidContent
 from perdure.jsonvalues import json_copy
 from perdure.state import is_temp
-from perdure.structured import check_schema
 from perdure.tool import Tool, tool
 from perdure.types import Json
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 __all__ = ["DEFAULT_MODEL", "Agent", "Compaction", "Limits"]
 
@@ -201,7 +201,10 @@ class Agent:
         check_kind(f"{what}: compaction", compaction, Compaction, optional=True)
         check_kind(f"{what}: limits", limits, Limits, optional=True)
         check_kind(f"{what}: budget", budget, Budget, optional=True)
-        check_schema(f"{what}: output_schema", output_schema)
+        if output_schema is not None:
+            from perdure.structured import check_schema  # pydantic is slow to import, and few need it here
+
+            check_schema(f"{what}: output_schema", output_schema)
         _check_key(f"{what}: output_key", output_key)
         fields = {
             "name": name,

@@ -55,8 +55,11 @@ An error crosses Temporal as an ``ApplicationError`` whose ``type`` is the class
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
 __all__ = [
     "AlreadySettled",

@@ -19,9 +19,7 @@ _MOST_ERRORS = 20
 
 
 def check_schema(what: str, schema: object) -> None:
-    """Raise InvalidAgent unless ``schema`` is None or a pydantic model that has a JSON schema."""
-    if schema is None:
-        return
+    """Raise InvalidAgent unless ``schema`` is a pydantic model that has a JSON schema."""
     if not isinstance(schema, type) or not issubclass(schema, BaseModel):
         raise InvalidAgent(f"{what} is {schema!r}; it is a subclass of pydantic.BaseModel")
     try:

@@ -134,7 +134,7 @@ async def test_money_of_a_session_and_what_it_is_counted_by(world: World) -> Non
 async def test_money_of_a_turn_is_that_turns_own(world: World) -> None:
     key = world.key("turn")
     for n in range(2):
-        world.gemini.script(call("add", name="n"), say("never"))
+        world.gemini.script(call("add", name="n"))
         answer = await world.runner.ask(key, f"count {n}")
         assert answer.failure is not None
         assert answer.failure.type == "BudgetExceeded"

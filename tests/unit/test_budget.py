@@ -1,0 +1,120 @@
+"""Budgets as they are declared, prices as they are found, and answers held against a schema."""
+
+from __future__ import annotations
+
+import math
+import socket
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, Field
+
+from activities.prices import nano_usd
+from perdure import Agent, Budget, Price
+from perdure.budget import dollars
+from perdure.errors import BudgetExceeded, InvalidAgent, InvalidAnswer, error_of
+from perdure.structured import json_of, what_is_wrong
+
+PRICED = Agent(name="priced", budget=Budget(prices={"mine": Price(input=2, output=10, cached=0.5)}))
+FLASH = "gemini-3-flash-preview"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"tokens": 0}, "Budget.tokens is 0; it is a whole number, 1 or more"),
+        ({"steps": 1.5}, "Budget.steps is 1.5"),
+        ({"money": 0}, "Budget.money is 0; it is a number of US dollars above 0"),
+        ({"turn_money": math.nan}, "Budget.turn_money is nan"),
+        ({"money": True}, "Budget.money is True"),
+        ({"warn_at": 1.1}, "Budget.warn_at is 1.1; it is a share"),
+        ({"warn_at": 0}, "Budget.warn_at is 0"),
+        ({"prices": {"m": 1.0}}, "it is a dict from names of models to perdure.Price"),
+    ],
+)
+def test_budgets_are_checked(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidAgent, match=message):
+        Budget(**arguments)
+
+
+@pytest.mark.parametrize("arguments", [{"input": -1, "output": 1}, {"input": 1, "output": None}])
+def test_prices_are_checked(arguments: dict[str, Any]) -> None:
+    with pytest.raises(InvalidAgent, match="US dollars for a million tokens, 0 or more"):
+        Price(**arguments)
+
+
+def test_a_price_of_ones_own_goes_first_and_knows_the_cache() -> None:
+    usage = {"promptTokenCount": 1_000, "cachedContentTokenCount": 400, "totalTokenCount": 1_300}
+    assert nano_usd(PRICED, "mine", usage) == 600 * 2_000 + 400 * 500 + 300 * 10_000
+    assert nano_usd(PRICED, "another", usage) is None
+    dear = Agent(name="dear", budget=Budget(prices={FLASH: Price(input=1_000, output=1_000)}))
+    assert nano_usd(dear, FLASH, usage) == 1_300 * 1_000_000
+
+
+def test_listed_prices_are_found_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a price was looked for elsewhere")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    usage = {"promptTokenCount": 10_000, "candidatesTokenCount": 500, "totalTokenCount": 10_500}
+    plain = nano_usd(PRICED, FLASH, usage)
+    assert plain is not None
+    assert nano_usd(PRICED, f"models/{FLASH}", usage) == plain > 0
+    cached = nano_usd(PRICED, FLASH, {**usage, "cachedContentTokenCount": 8_000})
+    thought = nano_usd(PRICED, FLASH, {**usage, "thoughtsTokenCount": 700, "totalTokenCount": 11_200})
+    assert cached is not None
+    assert thought is not None
+    assert cached < plain < thought
+    odd = {**usage, "cachedContentTokenCount": 20_000}
+    assert nano_usd(PRICED, FLASH, odd) == plain, "what makes no sense makes it no cheaper"
+
+
+def test_amounts_are_readable() -> None:
+    assert [dollars(amount) for amount in (0, 1, 1234.567, 0.5, 0.000000012)] == [
+        *("$0.00", "$1.00", "$1,234.57", "$0.5", "$0.000000012"),
+    ]
+
+
+class Answer(BaseModel):
+    """What is wanted."""
+
+    x: int = Field(ge=0)
+    more: dict[str, Any] = {}
+
+
+def test_an_answer_is_held_against_the_schema() -> None:
+    assert what_is_wrong(Answer, '{"x": 1}') is None
+    assert what_is_wrong(Answer, '```json\n{"x": 1}\n```') is None
+    assert json_of('```\n{"x": 1}\n```') == {"x": 1}
+    assert what_is_wrong(Answer, '{"x": -1}') == ("- x: Input should be greater than or equal to 0", 1)
+    for text in (
+        "",
+        "one",
+        '{"x": 1} and more',
+        '{"x": 1, "more": {"n": NaN}}',
+        '{"x": 1, "more": {"a": "\\ud800"}}',
+    ):
+        assert what_is_wrong(Answer, text) is not None, text
+    many = what_is_wrong(Answer, "[" + "1," * 3_000 + "1]")
+    assert many is not None
+    assert len(many[0]) < 5_000
+
+
+def test_a_client_raises_what_a_gateway_refused() -> None:
+    assert isinstance(error_of("invalid-answer", "it does not fit"), InvalidAnswer)
+    assert isinstance(error_of("budget-exceeded", "nothing is left"), BudgetExceeded)
+
+
+def test_the_schema_of_an_agent_is_checked() -> None:
+    class Odd(BaseModel):
+        x: Any = Field(json_schema_extra={"default": object()})
+        y: type[int]
+
+    for schema, message in ((dict, "is a subclass of pydantic.BaseModel"), (Odd, "has no JSON schema")):
+        with pytest.raises(InvalidAgent, match=message):
+            Agent(name="odd", output_schema=schema)  # type: ignore[arg-type]  # that is what is tested
+    with pytest.raises(InvalidAgent, match=r"which the runtime sets; use output_schema=\.\.\. alone"):
+        Agent(name="twice", output_schema=Answer, generation={"responseMimeType": "text/plain"})
+    assert Agent(name="once", generation={"response_mime_type": "application/json"}).generation
+    with pytest.raises(InvalidAgent, match="output_key is 'temp:x'"):
+        Agent(name="gone", output_key="temp:x")
