@@ -82,3 +82,22 @@ async def test_who_waits_behind_a_turn_that_waits_is_told_so_but_not_an_end() ->
     assert not end.done()
     inbox.abandon()
     await end
+
+
+def test_the_details_tell_what_was_spent() -> None:
+    shown = details(
+        Status(
+            status="open",
+            tokens=1450,
+            usd=0.000875,
+            turn_tokens=120,
+            turn_usd=0.0001,
+            warning="the session has used 4 of its 5 model calls",
+        ),
+        [],
+    )
+    assert "- **Tokens** 1,450, $0.000875\n" in shown
+    assert "- **This turn** 120 tokens, $0.0001\n" in shown
+    assert shown.endswith("- **Budget**: the session has used 4 of its 5 model calls")
+    plain = details(Status(status="open"), [])
+    assert ("This turn" in plain, "Budget" in plain, "- **Tokens** 0\n" in plain) == (False, False, True)
