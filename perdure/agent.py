@@ -183,8 +183,8 @@ class Agent:
         instruction: what it is and how it should behave; may name state keys, as in
             ``Counters: {counters?}`` (see :mod:`perdure.instructions`).
         description: what it is good for, for people and other agents.
-        tools: functions, or what ``@tool`` made of them, kept as a tuple of :class:`Tool`; and
-            :class:`McpServer`, kept as ``servers``: their tools are known once a worker has connected.
+        tools: functions, or what ``@tool`` made of them; kept as a tuple of :class:`Tool`. A
+            :class:`McpServer` may stand among them.
         compaction: when to sum up; never where None.
         limits: how far a turn may go; ``Limits()`` where None.
         memory: what its sessions leave to the user's others; nothing by itself where None.
@@ -195,6 +195,7 @@ class Agent:
             where there is an ``output_schema``, else its text.
         generation: further fields of google-genai's ``GenerateContentConfig``, as JSON:
             ``{"temperature": 0.2, "thinking_config": {"thinking_budget": 0}}``.
+        servers: MCP servers; what tools they have is known once a worker has connected.
 
     Raises:
         InvalidAgent: something in it cannot work; the message says what to do.
@@ -228,6 +229,7 @@ class Agent:
         budget: Budget | None = None,
         output_schema: type[BaseModel] | None = None,
         output_key: str | None = None,
+        servers: Iterable[McpServer] = (),
     ) -> None:
         _check_name(name)
         what = f"agent {name!r}"
@@ -243,7 +245,10 @@ class Agent:
 
             check_schema(f"{what}: output_schema", output_schema)
         _check_key(f"{what}: output_key", output_key)
-        functions, servers = _apart(tools, what)
+        functions, among = _apart(tools, what)
+        servers = (*servers, *among)
+        for server in servers:
+            check_kind(f"{what}: servers", server, McpServer)
         fields = {
             "name": name,
             "model": model,
