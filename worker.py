@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 from temporalio.client import Client
@@ -30,6 +31,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymen
 
 from activities.compaction import CompactionActivities
 from activities.gemini import Gemini
+from activities.mcp_servers import McpServers
 from activities.model import ModelActivities
 from activities.retention import RetentionActivities
 from activities.steering import SteeringActivities
@@ -68,8 +70,9 @@ def build_worker(
     *,
     workflow_runner: WorkflowRunner | None = None,
     tool_threads: Executor | None = None,
+    servers: McpServers | None = None,
 ) -> Worker:
-    """A worker for sessions of these agents.
+    """A worker for sessions of these agents; where ``settings.tools_only``, for their tools.
 
     Args:
         client: from :func:`gateway.runner.connect`.
@@ -80,7 +83,9 @@ def build_worker(
         workflow_runner: the sandbox in tests. Production runs without: the workflow code
             imports nothing that varies, and the sandbox costs a third of the throughput.
         tool_threads: where sync tools run; None: in threads of the worker's own.
+        servers: the connections to the agents' MCP servers, which the caller closes; None: there are none.
     """
+    servers = servers or McpServers()
     model = ModelActivities(
         store,
         agents,
@@ -88,14 +93,18 @@ def build_worker(
         concurrency=settings.max_concurrent_model_calls,
         context_cache=settings.context_cache * 1_000_000,
         media_cache=settings.media_cache * 1_000_000,
+        servers=servers,
     )
-    tools = ToolActivities(store, agents, concurrency=settings.max_concurrent_tools, threads=tool_threads)
+    tools = ToolActivities(
+        store, agents, concurrency=settings.max_concurrent_tools, threads=tool_threads, servers=servers
+    )
+    if settings.tools_only:
+        return Worker(client, activities=[tools.run_tool], **_polling(settings, tools.room.most))
     compaction = CompactionActivities(store, agents, gemini, slots=model.slots, room=model.room)
     steering = SteeringActivities(store)
     retention = RetentionActivities(store, client)
     return Worker(
         client,
-        task_queue=settings.task_queue,
         workflows=[AgentSession, Retention],
         activities=[
             model.call_model,
@@ -111,19 +120,27 @@ def build_worker(
             retention.collect_blobs,
         ],
         workflow_runner=workflow_runner or UnsandboxedWorkflowRunner(),
-        # Waiting calls hold no thread, and heartbeat; so more are let in than may run at once.
-        max_concurrent_activities=model.room.most + tools.room.most + OTHER_ACTIVITIES,
-        graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown),
-        # A cancel is heard of through a heartbeat, and must be felt within two seconds.
-        max_heartbeat_throttle_interval=timedelta(seconds=1),
         # How long a session waits for a worker that died before another may take its workflow.
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=3),
         max_cached_workflows=settings.max_cached_workflows,
+        **_polling(settings, model.room.most + tools.room.most + OTHER_ACTIVITIES),
+    )
+
+
+def _polling(settings: Settings, activities: int) -> dict[str, Any]:
+    """What every worker is made with, whatever it runs."""
+    return {
+        "task_queue": settings.task_queue,
+        # Waiting calls hold no thread, and heartbeat; so more are let in than may run at once.
+        "max_concurrent_activities": activities,
+        "graceful_shutdown_timeout": timedelta(seconds=settings.graceful_shutdown),
+        # A cancel is heard of through a heartbeat, and must be felt within two seconds.
+        "max_heartbeat_throttle_interval": timedelta(seconds=1),
         # Left to itself the SDK hashes every module there is: seconds of CPU at each start, and 32
         # bytes of every workflow task.
-        build_id=None if settings.deployment else settings.build_id or __version__,
-        deployment_config=_deployment(settings),
-    )
+        "build_id": None if settings.deployment else settings.build_id or __version__,
+        "deployment_config": _deployment(settings),
+    }
 
 
 def _deployment(settings: Settings) -> WorkerDeploymentConfig | None:
@@ -158,8 +175,9 @@ async def run_worker(settings: Settings) -> None:
         api_key=settings.gemini_api_key.get_secret_value() if settings.gemini_api_key else None,
     )
     threads = ThreadPoolExecutor(settings.max_concurrent_tools, thread_name_prefix=TOOL_THREADS)
+    servers = McpServers()
     stop = _until_asked_to_stop()
-    worker = build_worker(client, store, agents, gemini, settings, tool_threads=threads)
+    worker = build_worker(client, store, agents, gemini, settings, tool_threads=threads, servers=servers)
     try:
         # The gateway ends last: whoever waits for a turn that is just being finished gets the answer.
         async with (
@@ -167,12 +185,14 @@ async def run_worker(settings: Settings) -> None:
             beside_worker(settings, client, store, agents),
             worker,
         ):
-            _log.info("serving %s on task queue %s", ", ".join(agents), settings.task_queue)
-            print(f"worker ready: {', '.join(agents)} on task queue {settings.task_queue}", flush=True)
+            what = f"{'tools of ' if settings.tools_only else ''}{', '.join(agents)}"
+            _log.info("serving %s on task queue %s", what, settings.task_queue)
+            print(f"worker ready: {what} on task queue {settings.task_queue}", flush=True)
             await stop.wait()
             _log.info("asked to stop; what runs has %g seconds", settings.graceful_shutdown)
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
+        await servers.close()
         await gemini.close()
         await store.close()
 
@@ -207,7 +227,8 @@ async def _probe(
         if stop.is_set() or not worker.is_running:
             raise NotReady("the worker is stopping" if stop.is_set() else "the worker does not run")
         here, pid = socket.gethostname(), os.getpid()
-        if not await polls(worker.client, settings.task_queue, host=here, pid=pid, workflows=True):
+        workflows = not settings.tools_only
+        if not await polls(worker.client, settings.task_queue, host=here, pid=pid, workflows=workflows):
             raise NotReady(f"this worker does not poll the task queue {settings.task_queue}")
 
     checks = Checks(

@@ -10,7 +10,14 @@ from datetime import timedelta
 
 from temporalio.exceptions import ActivityError, ApplicationError, ApplicationErrorCategory, FailureError
 
-from perdure.errors import ModelError, ModelUnavailable, PerdureError, StorageUnavailable, by_name
+from perdure.errors import (
+    McpUnavailable,
+    ModelError,
+    ModelUnavailable,
+    PerdureError,
+    StorageUnavailable,
+    by_name,
+)
 
 __all__ = ["application_error", "perdure_error", "refusal"]
 
@@ -18,12 +25,12 @@ __all__ = ["application_error", "perdure_error", "refusal"]
 def application_error(error: PerdureError) -> ApplicationError:
     """The form in which an activity or handler raises ``error``.
 
-    Only :class:`~perdure.errors.StorageUnavailable` and :class:`~perdure.errors.ModelUnavailable`
-    are worth another attempt, the latter after ``retry_after`` seconds where the model's server
-    named them. The words of that server stay out: they may quote the conversation, and Temporal
-    stores what is raised.
+    Only :class:`~perdure.errors.StorageUnavailable`, :class:`~perdure.errors.McpUnavailable` and
+    :class:`~perdure.errors.ModelUnavailable` are worth another attempt, the last after ``retry_after``
+    seconds where the model's server named them. The words of that server stay out: they may quote the
+    conversation, and Temporal stores what is raised.
     """
-    later = isinstance(error, ModelUnavailable | StorageUnavailable)
+    later = isinstance(error, ModelUnavailable | StorageUnavailable | McpUnavailable)
     wait = error.retry_after if isinstance(error, ModelUnavailable) else None
     return ApplicationError(
         error.brief if isinstance(error, ModelError) else str(error),

@@ -19,6 +19,7 @@ from activities.context_cache import ContextCache
 from activities.fencing import still_wanted
 from activities.gemini import Answer, Gemini
 from activities.limits import check_limits, in_time
+from activities.mcp_servers import McpServers
 from activities.media_cache import MediaCache
 from activities.model_request import full_request, send
 from activities.oversize import begin_turn, fit_answer
@@ -31,6 +32,7 @@ from activities.shortening import Shortener, still_too_long
 from activities.windows import compaction_due
 from perdure.agent import Agent
 from perdure.errors import (
+    InvalidAgent,
     InvalidContent,
     InvalidInstruction,
     InvalidMessage,
@@ -62,6 +64,7 @@ class ModelActivities:
         concurrency: how many model calls may run at once in this worker.
         context_cache: bytes, about, of what sessions said that it remembers between calls.
         media_cache: bytes of media that it remembers between calls.
+        servers: the connections to the agents' MCP servers.
     """
 
     def __init__(
@@ -73,7 +76,9 @@ class ModelActivities:
         concurrency: int = 64,
         context_cache: int = 0,
         media_cache: int = 0,
+        servers: McpServers | None = None,
     ) -> None:
+        self._servers = servers or McpServers()
         self._store = store
         self._agents = agents
         self._gemini = gemini
@@ -174,7 +179,7 @@ class ModelActivities:
                 attempts.beat()
                 raise
             stored = await self._fail(key, agent, task, epoch, error, attempts)
-        except (ModelRefused, LimitExceeded, InvalidContent, InvalidInstruction) as error:
+        except (ModelRefused, LimitExceeded, InvalidContent, InvalidInstruction, InvalidAgent) as error:
             stored = await self._fail(key, agent, task, epoch, error, attempts)
         return stored
 
@@ -194,7 +199,8 @@ class ModelActivities:
     async def _ask_model(
         self, key: SessionKey, agent: Agent, task: ModelTask, context: Context, attempts: Attempts
     ) -> Event:
-        request = await full_request(self._store, key, agent, context, media=self._media)
+        equipped = await self._servers.equip(agent)
+        request = await full_request(self._store, key, equipped, context, media=self._media)
         async with self.slots:
             # Counted only now: one that waited when its worker died has not tried the model.
             if attempts.start_another() > agent.limits.model_attempts:
@@ -319,6 +325,12 @@ def _call_ref(agent: Agent, name: str) -> CallRef:
     if tool is not None and tool.serial:
         fields["serial"] = True
     seconds = agent.limits.tool_timeout if tool is None or tool.timeout is None else tool.timeout
+    if tool is None:  # a server's, perhaps; the call itself is kept to what that says
+        seconds = max([seconds, *(server.timeout or 0 for server in agent.servers)])
     if seconds > TOOL_SECONDS:
         fields["timeout"] = seconds
+    if tool is not None and tool.task_queue is not None and tool.activity is None:
+        fields["queue"] = tool.task_queue
+        if tool.start_timeout is not None:
+            fields["start_timeout"] = tool.start_timeout
     return CallRef(**fields)

@@ -31,6 +31,7 @@ __all__ = [
     "RUN_TOOL",
     "SAVE_ARTIFACT",
     "TOOL_SECONDS",
+    "Answer",
     "ArtifactTask",
     "CallRef",
     "CompactTask",
@@ -42,6 +43,7 @@ __all__ = [
     "ModelTask",
     "Moved",
     "ProgressTask",
+    "RemoteCall",
     "Resolution",
     "RewindTask",
     "SealableFailureConverter",
@@ -152,6 +154,8 @@ class CallRef(Record):
     """Seconds it may run, where that is more than :data:`TOOL_SECONDS`."""
     queue: str | None = None
     """The task queue that runs it, where it is not the session's own."""
+    start_timeout: float | None = None
+    """Seconds until a worker of that queue begins it."""
 
 
 class ModelTask(Record):
@@ -212,6 +216,16 @@ class Resolution(Record):
     reason: str | None = None
 
 
+class Answer(Record):
+    """What came of a call that no worker of the session's queue ran: a result or an error.
+
+    Unlike all else here it holds what a tool said: whoever ran it had no other way to hand it over.
+    """
+
+    value: Any = None
+    error: str | None = None
+
+
 class ToolTask(Record):
     """Run call ``index`` of the answer that step ``step`` gave."""
 
@@ -223,6 +237,8 @@ class ToolTask(Record):
     """The workflow knows what to do with a call that waits. One from before that does not."""
     resolution: Resolution | None = None
     """The call has waited, and this is what came of it."""
+    answer: Answer | None = None
+    """It has run elsewhere, and this is what came of that."""
 
 
 class Wait(Record):
@@ -238,10 +254,31 @@ class Wait(Record):
     """What becomes of an approval when it is: ``approve`` or ``fail``; else it is refused."""
 
 
-class ToolOutcome(Record):
-    """The call has not been answered, and needs a person or the world."""
+class RemoteCall(Record):
+    """An activity that a worker of another queue, in whatever language, is to run for a call.
 
-    waiting: Wait
+    It holds the call's arguments: that worker cannot read them in the log.
+    """
+
+    activity: str
+    queue: str
+    arguments: dict[str, Any]
+    timeout: float
+    """Seconds one run of it may take."""
+    attempts: int = 1
+    """How often it is run at most, when the activity itself fails."""
+    lives: int = 1
+    """How often, when it is its worker that dies."""
+    start_timeout: float | None = None
+    """Seconds until a worker begins it."""
+    heartbeat_timeout: float | None = None
+
+
+class ToolOutcome(Record):
+    """The call has not been answered: it needs a person or the world, or it is to run elsewhere."""
+
+    waiting: Wait | None = None
+    remote: RemoteCall | None = None
 
 
 def call_id_of(invocation_id: str, step: int, index: int) -> str:

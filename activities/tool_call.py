@@ -15,7 +15,8 @@ from activities.builtin_tools import builtin_tool
 from activities.fencing import still_wanted
 from activities.oversize import fit_response
 from activities.prompt import response_event_id
-from activities.protocol import Resolution, ToolTask
+from activities.protocol import Answer, RemoteCall, Resolution, ToolTask
+from activities.remote import remote_call
 from activities.runtime import log
 from activities.tool_artifacts import CallArtifacts
 from activities.waits import (
@@ -83,16 +84,17 @@ class Call:
         """
         asked, begun = (found.get(name) for name in wait_ids(self._task))
         resolution = self._task.resolution
+        if resolution is not None and not (approved(resolution) and begun is not None):
+            try:
+                self._value = await self._value_of(resolution)
+            except InvalidMessage as error:
+                return self._failed(str(error))
+        if self._task.answer is not None:
+            return self._answered(self._task.answer)
         if resolution is None:
             return self._held(asked, begun)
-        if approved(resolution) and begun is not None:
-            return begun  # that a person said yes was heard before, and the tool has run
-        try:
-            self._value = await self._value_of(resolution)
-        except InvalidMessage as error:
-            return self._failed(str(error))
         if approved(resolution):
-            return None
+            return begun  # where it is there, the tool has run, and what was sent is gone perhaps
         answer = answer_to(resolution, begun, asked, self._value)
         return self._failed(answer.error) if answer.error else self._response(answer.response)
 
@@ -110,6 +112,17 @@ class Call:
             or asked
             or self._note(approval_event_id(self._task), ticket_of(self._task, self._name, wait))
         )
+
+    def elsewhere(self) -> RemoteCall | Event | None:
+        """What is to run for it elsewhere; or the response, where that cannot be; None where it runs here."""
+        if self._tool is None or self._tool.activity is None:
+            return None
+        if not self._task.may_wait:
+            return self._response({"error": OLD_WORKFLOW})
+        try:
+            return remote_call(self._tool, self._arguments, self._agent.limits)
+        except (InvalidArguments, InvalidContent) as error:
+            return self._failed(str(error))
 
     async def run(self, tries: int, threads: Executor) -> Event:
         """Run the tool; whatever it raises becomes the response that the model sees.
@@ -142,6 +155,13 @@ class Call:
                 raise ApplicationError(f"{self._name} raised in try {tries}", type=kind) from None
             return self._failed(f"{type(error).__name__}: {error}")
         return self._ran(self._tool, result)
+
+    def _answered(self, answer: Answer) -> Event:
+        """What is written when it has run elsewhere."""
+        if answer.error is not None:
+            return self._failed(answer.error)
+        result = answer.value if isinstance(answer.value, dict) else {"result": answer.value}
+        return self._response(self._told(result))
 
     def _ran(self, tool: Tool, result: JsonObject | Pause) -> Event:
         """What is written when the tool has run: its result, or that there is more to wait for."""

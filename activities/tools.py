@@ -18,9 +18,10 @@ from functools import partial
 from temporalio import activity
 
 from activities.fencing import still_wanted
+from activities.mcp_servers import McpServers
 from activities.patience import patiently
 from activities.prompt import calls_of, model_event_id, response_event_id
-from activities.protocol import RUN_TOOL, ToolOutcome, ToolTask
+from activities.protocol import RUN_TOOL, RemoteCall, ToolOutcome, ToolTask
 from activities.room import Room
 from activities.runtime import Attempts, beating, log, session_key, typed_errors
 from activities.tool_call import Call
@@ -49,6 +50,7 @@ class ToolActivities:
         agents: the agents this worker serves, by name.
         concurrency: how many tools may run at once in this worker.
         threads: where sync tools run; None: in threads of its own.
+        servers: the connections to the agents' MCP servers.
     """
 
     def __init__(
@@ -58,7 +60,9 @@ class ToolActivities:
         *,
         concurrency: int = 64,
         threads: Executor | None = None,
+        servers: McpServers | None = None,
     ) -> None:
+        self._servers = servers or McpServers()
         self._store = store
         self._agents = agents
         self._slots = asyncio.Semaphore(concurrency)
@@ -74,7 +78,8 @@ class ToolActivities:
         """Run one call and append its response, or find that it waits for a person or the world.
 
         Returns:
-            The seq of the response event; or what the call waits for, which the log then has, too.
+            The seq of the response event; or what the call waits for, which the log then has, too; or
+            what is to run for it elsewhere.
 
         Raises:
             StaleEpoch: the turn was cancelled or rewound meanwhile; nothing was written.
@@ -95,10 +100,17 @@ class ToolActivities:
                 if asked is None:
                     raise InvocationNotFound(f"{key} has no event {asked_id} that asked for a call")
                 state = State(session.state, temp=self._temp.of(key, task.invocation_id))
-                call = Call(self._store, key, agent, task, calls_of(asked)[task.index], state)
+                wanted = calls_of(asked)[task.index]
+                agent = await self._servers.with_tool(agent, str(wanted.get("name")))
+                call = Call(self._store, key, agent, task, wanted, state)
                 event = await call.without_running(found)
                 if event is not None and event.seq:
                     return outcome_of(event)  # it has waited since an attempt before, or a workflow
+                if event is None:
+                    elsewhere = call.elsewhere()
+                    if isinstance(elsewhere, RemoteCall):
+                        return ToolOutcome(remote=elsewhere)
+                    event = elsewhere
                 if event is None:
                     # Not before: what never got as far as the tool is no try of it.
                     tries = tries or await _count_try(attempts)

@@ -57,6 +57,12 @@ def worker(
     agents: Annotated[
         list[str] | None, typer.Option(help="A module or file that defines agents; may be given again.")
     ] = None,
+    task_queue: Annotated[
+        str | None, typer.Option(help="The task queue to poll, instead of PERDURE_TASK_QUEUE's.")
+    ] = None,
+    tools_only: Annotated[
+        bool, typer.Option("--tools-only", help="Run only the tools that name this task queue; no sessions.")
+    ] = False,
     check: Annotated[
         bool,
         typer.Option(
@@ -71,13 +77,14 @@ def worker(
     SIGTERM lets running activities finish, for as long as PERDURE_GRACEFUL_SHUTDOWN says, and hands
     back what is left; a second one ends it at once.
     """
-    settings = Settings()
+    given = {"agents": tuple(agents or ()), "task_queue": task_queue, "tools_only": tools_only}
+    settings = Settings().model_copy(update={name: value for name, value in given.items() if value})
     if check:
         asyncio.run(_check(settings))
         return
     import worker as process
 
-    process.main(settings.model_copy(update={"agents": tuple(agents)}) if agents else settings)
+    process.main(settings)
 
 
 async def _check(settings: Settings) -> None:

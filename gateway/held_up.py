@@ -6,6 +6,8 @@ so who wants to know asks the server for the activities that are pending.
 
 from __future__ import annotations
 
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.enums.v1.workflow_pb2 import PENDING_ACTIVITY_STATE_SCHEDULED
 from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.client import Client
 from temporalio.converter import DataConverter
@@ -13,7 +15,8 @@ from temporalio.exceptions import ApplicationError
 
 from activities.protocol import Failure
 from activities.runtime import KEEPS_TRYING_TO_WRITE
-from perdure.errors import StorageUnavailable
+from gateway.served import is_polled
+from perdure.errors import StorageUnavailable, TemporalUnavailable
 from workflows.messages import Status
 
 __all__ = ["Work", "work_of"]
@@ -28,7 +31,8 @@ class Work(Status):
     """What a session is doing now."""
 
     held_up: Failure | None = None
-    """What the last try of the running step met: the database is away, say. It is tried again by itself."""
+    """What the last try of the running step met: the database is away, say. It is tried again by itself.
+    Or that no worker is there to take it."""
 
 
 async def work_of(client: Client, workflow_id: str, status: Status) -> Work:
@@ -47,8 +51,22 @@ async def work_of(client: Client, workflow_id: str, status: Status) -> Work:
 
 async def _all_met(client: Client, workflow_id: str) -> list[Failure]:
     described = (await client.get_workflow_handle(workflow_id).describe()).raw_description
-    found = [await _met(one, client.data_converter) for one in described.pending_activities]
+    pending = described.pending_activities
+    found = [await _met(one, client.data_converter) or await _unserved(one, client) for one in pending]
     return [one for one in found if one is not None]
+
+
+async def _unserved(pending: PendingActivityInfo, client: Client) -> Failure | None:
+    """That nobody polls the queue that it is on: that of a tool, say, whose worker is not started."""
+    queue = pending.activity_options.task_queue.name
+    if pending.state != PENDING_ACTIVITY_STATE_SCHEDULED or not queue:
+        return None
+    if await is_polled(client, queue, TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY):
+        return None
+    message = (
+        f"no worker polls the task queue {queue}, where {pending.activity_type.name} is to run; start one"
+    )
+    return Failure(type=TemporalUnavailable.__name__, message=message)
 
 
 async def _met(pending: PendingActivityInfo, converter: DataConverter) -> Failure | None:

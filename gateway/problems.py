@@ -78,6 +78,7 @@ STATUSES: Mapping[type[PerdureError], int] = {
     errors.LimitExceeded: 409,
     errors.TemporalUnavailable: 503,
     errors.StorageUnavailable: 503,
+    errors.McpUnavailable: 503,
     errors.GatewayUnavailable: 503,
     errors.InternalError: 500,
     errors.ModelError: 502,

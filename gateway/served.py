@@ -19,7 +19,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from perdure.errors import TemporalUnavailable
 
-__all__ = ["LOOK_EVERY", "while_served"]
+__all__ = ["LOOK_EVERY", "is_polled", "while_served"]
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ async def while_served(client: Client, workflow_id: str, task_queue: str, call: 
     try:
         while not (await asyncio.wait([calling], timeout=LOOK_EVERY))[0]:
             queue = await _queue_of(client, workflow_id) or task_queue
-            if not await _is_polled(client, queue):
+            if not await is_polled(client, queue):
                 raise TemporalUnavailable(
                     f"no worker polls the task queue {queue}, so nothing is done now; "
                     "start one, and send the same again under its id"
@@ -67,12 +67,17 @@ async def _queue_of(client: Client, workflow_id: str) -> str | None:
     return found.task_queue if found.status is WorkflowExecutionStatus.RUNNING else None
 
 
-async def _is_polled(client: Client, task_queue: str) -> bool:
+async def is_polled(
+    client: Client,
+    task_queue: str,
+    kind: TaskQueueType.ValueType = TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+) -> bool:
+    """Whether a worker asks a queue for tasks of that kind."""
     queue = await client.workflow_service.describe_task_queue(
         DescribeTaskQueueRequest(
             namespace=client.namespace,
             task_queue=TaskQueue(name=task_queue),
-            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+            task_queue_type=kind,
         )
     )
     oldest = datetime.now(UTC) - _FRESH

@@ -46,6 +46,7 @@ from typing import TYPE_CHECKING
 from perdure.agent import Agent, Compaction, Limits
 from perdure.context import Artifact, ToolContext
 from perdure.errors import PerdureError
+from perdure.mcp import McpServer
 from perdure.state import State
 from perdure.tool import Tool, tool
 
@@ -59,6 +60,7 @@ __all__ = [
     "Client",
     "Compaction",
     "Limits",
+    "McpServer",
     "PerdureError",
     "State",
     "Tool",

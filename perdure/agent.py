@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
 from perdure.checks import check_int, check_kind, check_seconds, check_text
 from perdure.errors import InvalidAgent, InvalidContent
 from perdure.jsonvalues import json_copy
+from perdure.mcp import McpServer
 from perdure.tool import Tool, tool
 from perdure.types import Json
 
@@ -144,7 +146,8 @@ class Agent:
         instruction: what it is and how it should behave; may name state keys, as in
             ``Counters: {counters?}`` (see :mod:`perdure.instructions`).
         description: what it is good for, for people and other agents.
-        tools: functions, or what ``@tool`` made of them; kept as a tuple of :class:`Tool`.
+        tools: functions, or what ``@tool`` made of them, kept as a tuple of :class:`Tool`; and
+            :class:`McpServer`, kept as ``servers``: their tools are known once a worker has connected.
         compaction: when to sum up; never where None.
         limits: how far a turn may go; ``Limits()`` where None.
         generation: further fields of google-genai's ``GenerateContentConfig``, as JSON:
@@ -162,6 +165,7 @@ class Agent:
     compaction: Compaction | None
     limits: Limits
     generation: dict[str, Json] | None = field(hash=False)
+    servers: tuple[McpServer, ...]
 
     def __init__(
         self,
@@ -169,7 +173,7 @@ class Agent:
         model: str = DEFAULT_MODEL,
         instruction: str = "",
         description: str = "",
-        tools: Iterable[Tool | Callable[..., Any]] = (),
+        tools: Iterable[Tool | McpServer | Callable[..., Any]] = (),
         compaction: Compaction | None = None,
         limits: Limits | None = None,
         generation: Mapping[str, Json] | None = None,
@@ -181,15 +185,17 @@ class Agent:
         check_text(f"{what}: description", description, empty=True)
         check_kind(f"{what}: compaction", compaction, Compaction, optional=True)
         check_kind(f"{what}: limits", limits, Limits, optional=True)
+        functions, servers = _apart(tools, what)
         fields = {
             "name": name,
             "model": model,
             "instruction": instruction,
             "description": description,
-            "tools": _tools(tools, what),
+            "tools": _tools(functions, what),
             "compaction": compaction,
             "limits": limits or Limits(),
             "generation": _generation(generation, what),
+            "servers": servers,
         }
         for field_name, value in fields.items():
             object.__setattr__(self, field_name, value)  # the dataclass is frozen from here on
@@ -197,6 +203,16 @@ class Agent:
     def tool(self, name: str) -> Tool | None:
         """The tool of that name, or None."""
         return next((found for found in self.tools if found.name == name), None)
+
+    def with_tools(self, more: Iterable[Tool]) -> Agent:
+        """The same agent with more tools.
+
+        Raises:
+            InvalidAgent: two of one name.
+        """
+        equipped = copy(self)
+        object.__setattr__(equipped, "tools", _tools([*self.tools, *more], f"agent {self.name!r}"))
+        return equipped
 
     def __repr__(self) -> str:
         tools = ", ".join(item.name for item in self.tools)
@@ -213,9 +229,16 @@ def _check_name(name: object) -> None:
         raise InvalidAgent(f"an agent cannot be named {name!r}: events of others are signed with it")
 
 
-def _tools(given: object, what: str) -> tuple[Tool, ...]:
+def _apart(given: object, what: str) -> tuple[list[object], tuple[McpServer, ...]]:
+    """What was given as tools, the MCP servers apart."""
     if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
         raise InvalidAgent(f"{what}: tools is {given!r}; it is a list of functions")
+    items = list(given)
+    servers = tuple(item for item in items if isinstance(item, McpServer))
+    return [item for item in items if not isinstance(item, McpServer)], servers
+
+
+def _tools(given: Iterable[object], what: str) -> tuple[Tool, ...]:
     tools: dict[str, Tool] = {}
     for item in given:
         if not callable(item):
@@ -224,7 +247,7 @@ def _tools(given: object, what: str) -> tuple[Tool, ...]:
         if declared.name in tools:
             raise InvalidAgent(
                 f"{what} has two tools named {declared.name!r}; the model could not tell them apart: "
-                "rename one with tool(name='...')"
+                "rename one with tool(name='...'), or give its MCP server a prefix"
             )
         tools[declared.name] = declared
     return tuple(tools.values())

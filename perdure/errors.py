@@ -39,6 +39,7 @@
     ├── LimitExceeded              a turn went past one of its agent's limits
     ├── TemporalUnavailable        Temporal does not answer, for now
     ├── StorageUnavailable         the database is away, read-only, locked or full, for now
+    ├── McpUnavailable             an MCP server is away, or broke off, for now
     ├── GatewayUnavailable         a client finds no gateway, or the connection to it broke
     ├── InternalError              a step failed again and again, and nobody knows why
     └── ModelError
@@ -78,6 +79,7 @@ __all__ = [
     "InvocationNotFound",
     "InvocationRewound",
     "LimitExceeded",
+    "McpUnavailable",
     "ModelError",
     "ModelRefused",
     "ModelUnavailable",
@@ -286,6 +288,13 @@ class StorageUnavailable(PerdureError):
     def brief(self) -> str:
         """All of it: it quotes nobody."""
         return str(self)
+
+
+class McpUnavailable(PerdureError):
+    """An MCP server cannot be reached, or the connection broke. Start it, or mend what the agent says of it.
+
+    A turn that needs its tools waits; of a call whether it was run is unknown, and the model is told.
+    """
 
 
 class GatewayUnavailable(PerdureError):

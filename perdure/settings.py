@@ -38,6 +38,8 @@ class Settings(BaseSettings):
     first encrypts, all decrypt. None leaves it readable."""
     task_queue: str = "perdure"
     """The task queue that workers poll and clients send to."""
+    tools_only: bool = False
+    """Whether a worker runs tools only: those whose ``task_queue`` is the one that it polls."""
     deployment: str | None = Field(default=None, pattern=r"^[^.:\s]+$")
     """The name of the Worker Deployment that a worker is a version of, without dots; None for a worker
     without versions, which serves every session."""

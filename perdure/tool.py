@@ -6,19 +6,19 @@ import asyncio
 import contextvars
 import functools
 import inspect
-import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 from perdure.checks import check_int, check_seconds, check_text
 from perdure.context import ToolContext
-from perdure.errors import InvalidAgent, InvalidArguments
+from perdure.errors import InvalidArguments
 from perdure.jsonvalues import jsonable
 from perdure.pause import Pause
+from perdure.toolchecks import check_place, check_waits, checked_function, checked_name, in_thread, is_async
 from perdure.types import JsonObject
 
-__all__ = ["FunctionTool", "Tool", "tool"]
+__all__ = ["FunctionTool", "Parameters", "Tool", "tool"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,7 +26,21 @@ R = TypeVar("R")
 Confirm = bool | Callable[[dict[str, Any]], bool]
 OnTimeout = Literal["refuse", "approve", "fail"]
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,63}")
+
+class Parameters(Protocol):
+    """What a tool knows of its parameters; see :class:`perdure.schema.Signature`."""
+
+    parameters: JsonObject
+    description: str
+    context_parameter: str | None
+
+    def bind(
+        self, arguments: Mapping[str, Any], context: ToolContext | None
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments of a call of the function."""
+
+    def values(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments, checked, by name."""
 
 
 class Tool:
@@ -47,6 +61,10 @@ class Tool:
         long_running: what the function returns is a ticket, and the call waits until its result
             is sent as ``tool_result``; see ``ToolContext.result_id``.
         result_timeout: seconds the result may take; the agent's ``limits.waiting_timeout`` where None.
+        task_queue: the task queue whose workers run it; the session's own where None.
+        activity: the activity of that name runs it there, with JSON in and out, instead of the function.
+        start_timeout: seconds until a worker of that queue begins; as long as it takes where None.
+        heartbeat_timeout: seconds without a heartbeat after which the activity's worker is dead.
 
     Raises:
         InvalidAgent: it cannot be declared; the message says why and how to mend it.
@@ -66,29 +84,35 @@ class Tool:
         on_timeout: OnTimeout = "refuse",
         long_running: bool = False,
         result_timeout: float | None = None,
+        task_queue: str | None = None,
+        activity: str | None = None,
+        start_timeout: float | None = None,
+        heartbeat_timeout: float | None = None,
     ) -> None:
-        own_name = _checked_function(function)
+        own_name = checked_function(function)
         functools.update_wrapper(self, function)
         self.function = function
-        self.name = _checked_name(own_name if name is None else name, function)
+        self.name = checked_name(own_name if name is None else name, function)
         check_seconds(f"tool {self.name!r}: timeout", timeout, optional=True)
         check_int(f"tool {self.name!r}: retries", retries, least=0)
         check_text(f"tool {self.name!r}: description", description, optional=True)
         self.parallel = parallel
         self.timeout = timeout
         self.retries = retries
-        self._check_waits(confirm, confirm_timeout, on_timeout, result_timeout, long_running)
         self.confirm = confirm
         self.confirm_timeout = confirm_timeout
         self.on_timeout = on_timeout
         self.long_running = long_running
         self.result_timeout = result_timeout
-        self.is_async = _is_async(function, self.name)
-        # Here and not above: pydantic takes longer to import than everything else together.
-        from perdure.schema import Signature
-
-        self._signature = Signature(function, self.name)
+        self.task_queue = task_queue
+        self.activity = activity
+        self.start_timeout = start_timeout
+        self.heartbeat_timeout = heartbeat_timeout
+        check_waits(self)
+        self.is_async = is_async(function, self.name)
+        self._signature = self._signature_of(function)
         self.description = self._signature.description if description is None else description
+        check_place(self)
 
     @property
     def parameters(self) -> JsonObject:
@@ -141,6 +165,17 @@ class Tool:
         except Exception:  # noqa: BLE001 - foreign code: where it cannot say, a person does
             return True
 
+    def checked(self, arguments: Mapping[str, Any]) -> JsonObject:
+        """The arguments as JSON, checked, by the names of the parameters; defaults are filled in.
+
+        Raises:
+            InvalidArguments: they do not fit the signature.
+            InvalidContent: one of them has no JSON form.
+        """
+        values = jsonable(self._signature.values(arguments), f"the arguments of {self.name}")
+        assert isinstance(values, dict), "a dict stays one"
+        return values
+
     async def call(
         self,
         arguments: Mapping[str, Any],
@@ -183,7 +218,7 @@ class Tool:
         if self.is_async:
             returned = await self.function(*args, **kwargs)
         else:
-            run = functools.partial(contextvars.copy_context().run, _in_thread, self.function, args, kwargs)
+            run = functools.partial(contextvars.copy_context().run, in_thread, self.function, args, kwargs)
             returned = await asyncio.get_running_loop().run_in_executor(executor, run)
             if inspect.isawaitable(returned):  # an async function behind a sync decorator
                 returned = await returned
@@ -204,32 +239,17 @@ class Tool:
     def __repr__(self) -> str:
         return f"<Tool {self.name}({', '.join(self.parameters.get('properties', {}))})>"
 
+    def _signature_of(self, function: Callable[..., Any]) -> Parameters:
+        # Here and not above: pydantic takes longer to import than everything else together.
+        from perdure.schema import Signature
+
+        return Signature(function, self.name)
+
     def _identity(self) -> tuple[object, ...]:
         waits = (self.confirm, self.confirm_timeout, self.on_timeout, self.long_running, self.result_timeout)
+        place = (self.task_queue, self.activity, self.start_timeout, self.heartbeat_timeout)
         own = (self.function, self.name, self.description, self.parallel, self.timeout, self.retries)
-        return (*own, *waits)
-
-    def _check_waits(
-        self,
-        confirm: object,
-        confirm_timeout: object,
-        on_timeout: object,
-        result_timeout: object,
-        long_running: object,
-    ) -> None:
-        what = f"tool {self.name!r}"
-        if not isinstance(confirm, bool) and (not callable(confirm) or inspect.iscoroutinefunction(confirm)):
-            raise InvalidAgent(
-                f"{what}: confirm is {confirm!r}; it is True or a sync function of the dict of arguments"
-            )
-        if on_timeout not in ("refuse", "approve", "fail"):
-            raise InvalidAgent(f"{what}: on_timeout is {on_timeout!r}; it is 'refuse', 'approve' or 'fail'")
-        check_seconds(f"{what}: confirm_timeout", confirm_timeout, optional=True)
-        check_seconds(f"{what}: result_timeout", result_timeout, optional=True)
-        if not confirm and (confirm_timeout is not None or on_timeout != "refuse"):
-            raise InvalidAgent(f"{what}: confirm_timeout and on_timeout say nothing without confirm")
-        if not long_running and result_timeout is not None:
-            raise InvalidAgent(f"{what}: result_timeout says nothing without long_running")
+        return (*own, *waits, *place)
 
 
 class FunctionTool(Tool, Generic[P, R]):
@@ -254,6 +274,10 @@ def tool(
     on_timeout: OnTimeout = "refuse",
     long_running: bool = False,
     result_timeout: float | None = None,
+    task_queue: str | None = None,
+    activity: str | None = None,
+    start_timeout: float | None = None,
+    heartbeat_timeout: float | None = None,
 ) -> FunctionTool[P, R]: ...
 
 
@@ -270,6 +294,10 @@ def tool(
     on_timeout: OnTimeout = "refuse",
     long_running: bool = False,
     result_timeout: float | None = None,
+    task_queue: str | None = None,
+    activity: str | None = None,
+    start_timeout: float | None = None,
+    heartbeat_timeout: float | None = None,
 ) -> Callable[[Callable[P, R]], FunctionTool[P, R]]: ...
 
 
@@ -287,6 +315,10 @@ def tool(
     on_timeout: OnTimeout = "refuse",
     long_running: bool = False,
     result_timeout: float | None = None,
+    task_queue: str | None = None,
+    activity: str | None = None,
+    start_timeout: float | None = None,
+    heartbeat_timeout: float | None = None,
 ) -> FunctionTool[P, R] | Callable[[Callable[P, R]], FunctionTool[P, R]]:
     """Declare a function as a tool: ``@tool``, ``@tool(timeout=5)`` or ``tool(object.method)``.
 
@@ -313,6 +345,10 @@ def tool(
         long_running: what the function returns is a ticket, and the call waits until its result
             is sent as ``tool_result``; see ``ToolContext.result_id``.
         result_timeout: seconds the result may take; the agent's ``limits.waiting_timeout`` where None.
+        task_queue: the task queue whose workers run it; the session's own where None.
+        activity: the activity of that name runs it there, with JSON in and out, instead of the function.
+        start_timeout: seconds until a worker of that queue begins; as long as it takes where None.
+        heartbeat_timeout: seconds without a heartbeat after which the activity's worker is dead.
 
     Raises:
         InvalidAgent: it cannot be declared; the message says why and how to mend it.
@@ -331,44 +367,10 @@ def tool(
             on_timeout=on_timeout,
             long_running=long_running,
             result_timeout=result_timeout,
+            task_queue=task_queue,
+            activity=activity,
+            start_timeout=start_timeout,
+            heartbeat_timeout=heartbeat_timeout,
         )
 
     return declare if function is None else declare(function)
-
-
-def _in_thread(function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
-    try:
-        return function(*args, **kwargs)
-    except StopIteration as error:
-        # asyncio cannot carry a StopIteration to the task that waits: the call would hang for ever.
-        raise RuntimeError(f"the tool raised StopIteration: {error}") from error
-
-
-def _is_async(function: Callable[..., Any], name: str) -> bool:
-    while isinstance(function, functools.partial):
-        function = function.func
-    if not inspect.isroutine(function):
-        function = type(function).__call__
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise InvalidAgent(f"tool {name!r} is a generator; a tool returns one result, such as a list")
-    return inspect.iscoroutinefunction(function)
-
-
-def _checked_function(function: object) -> str | None:
-    """The function's own name, if it has one."""
-    if not callable(function) or isinstance(function, type):
-        raise InvalidAgent(f"{function!r} is not a function; a tool is made of a function or a method")
-    while isinstance(function, functools.partial):
-        function = function.func
-    return getattr(function, "__name__", None)
-
-
-def _checked_name(name: object, function: object) -> str:
-    if name is None:
-        raise InvalidAgent(f"{function!r} has no name; give it one: tool(function, name='...')")
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise InvalidAgent(
-            f"{name!r} cannot be the name of a tool: Gemini takes up to 64 ASCII letters, digits, _ . : "
-            "and -, beginning with a letter or _; give it another with tool(name='...')"
-        )
-    return name

@@ -29,10 +29,9 @@ from activities.protocol import (
     ModelTask,
     ToolOutcome,
     ToolTask,
-    Wait,
 )
 
-__all__ = ["call_model", "compact", "interrupt", "run_tool", "steer", "step_title"]
+__all__ = ["call_model", "compact", "interrupt", "run_tool", "seconds_of", "steer", "step_title"]
 
 T = TypeVar("T")
 
@@ -72,11 +71,11 @@ async def call_model(task: ModelTask, model: str | None) -> ModelOutcome:
     return outcome
 
 
-async def run_tool(task: ToolTask, call: CallRef) -> Wait | None:
+async def run_tool(task: ToolTask, call: CallRef) -> ToolOutcome:
     """One call of a tool. Its result is in the log; here it is only known to be there.
 
     Returns:
-        What it waits for, if it does not have a result yet.
+        What has to come first, if it does not have a result yet.
     """
     seconds = max(call.timeout or 0, TOOL_SECONDS) + 60
     either: Any = int | ToolOutcome  # a union is no type, but a type hint
@@ -85,13 +84,19 @@ async def run_tool(task: ToolTask, call: CallRef) -> Wait | None:
         task,
         task_queue=call.queue,
         result_type=either,
+        schedule_to_start_timeout=seconds_of(call.start_timeout),
         start_to_close_timeout=timedelta(seconds=seconds),
         heartbeat_timeout=HEARTBEAT,
         retry_policy=PATIENT,
         cancellation_type=ActivityCancellationType.TRY_CANCEL,
         summary=f"tool {call.name}" + (f" · {task.resolution.decision}" if task.resolution else ""),
     )
-    return done.waiting if isinstance(done, ToolOutcome) else None
+    return done if isinstance(done, ToolOutcome) else ToolOutcome()
+
+
+def seconds_of(given: float | None) -> timedelta | None:
+    """A time of a record, as Temporal takes it."""
+    return None if given is None else timedelta(seconds=given)
 
 
 async def compact(task: CompactTask) -> int | None:

@@ -10,7 +10,7 @@ from temporalio import workflow
 
 from activities.protocol import LONGEST, CallRef, Failure, Resolution, ToolTask, Wait, call_id_of
 from perdure.errors import LimitExceeded
-from workflows import calls
+from workflows import remote
 from workflows.patches import CALLS_AT_ONCE
 from workflows.wait_messages import ParkedCall, Waiting
 from workflows.waiting import Waits
@@ -147,7 +147,7 @@ class Step:
         )
         with self._waits.coming(call_id_of(self._invocation_id, self.number, index)):
             async with self._state if call.serial else self._slots:
-                wait = await calls.run_tool(task, call)
+                wait = await remote.run_call(task, call)
         return None if wait is None else self._waiting(index, call, wait)
 
     def _waiting(self, index: int, call: CallRef, wait: Wait) -> Waiting:

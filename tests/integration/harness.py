@@ -15,6 +15,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from activities.codec import converter
 from activities.gemini import Gemini
+from activities.mcp_servers import McpServers
 from gateway.runner import Runner
 from perdure import Agent
 from perdure.registry import Registry
@@ -93,6 +94,7 @@ async def open_world(
     client = await Client.connect(address, data_converter=converter(settings))
     async with StandIn() as gemini:
         model = Gemini(base_url=gemini.url)
+        servers = McpServers()
         worker = build_worker(
             client,
             store,
@@ -100,12 +102,14 @@ async def open_world(
             model,
             settings,
             workflow_runner=SandboxedWorkflowRunner(),
+            servers=servers,
         )
         try:
             async with worker:
                 runner = Runner(client, store, task_queue=settings.task_queue)
                 yield World(runner, store, gemini, client, worker, settings)
         finally:
+            await servers.close()
             await model.close()
 
 

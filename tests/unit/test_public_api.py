@@ -34,6 +34,7 @@ def test_the_names_are_exactly_these() -> None:
         "Client",
         "Compaction",
         "Limits",
+        "McpServer",
         "PerdureError",
         "State",
         "Tool",
