@@ -247,7 +247,7 @@ async def test_the_model_is_told_when_no_worker_begins_it(world: World, name: st
 async def test_the_status_says_that_nobody_serves_the_queue(world: World) -> None:
     key = world.key("painter")
     world.gemini.script(call("forsaken", text="a"))
-    asking = asyncio.create_task(world.runner.ask(key, "Do it.", message_id="m1"))
+    await world.runner.message(key, "Do it.", message_id="m1")
 
     async def held_up() -> str | None:
         work = await world.runner.status(key)
@@ -257,7 +257,7 @@ async def test_the_status_says_that_nobody_serves_the_queue(world: World) -> Non
     assert message == ("no worker polls the task queue nobody-for-ever, where run_tool is to run; start one")
     assert (await world.runner.status(key)).doing == "tool forsaken"
     await world.runner.cancel(key)
-    assert (await asking).status == "cancelled"
+    assert (await world.runner.ask(key, "Do it.", message_id="m1")).status == "cancelled"
 
 
 async def _told(world: World, wanted: Any) -> Any:
