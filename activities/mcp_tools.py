@@ -47,7 +47,7 @@ class McpTool(Tool):
         super().__init__(
             run,
             name=_fitted_name(server.prefix + listed.name),
-            description=listed.description or listed.title or "",
+            description=(listed.description or listed.title or "").strip() or None,
             parallel=True,  # it touches no state
             timeout=server.timeout,
             retries=server.retries,

@@ -146,12 +146,13 @@ class Agent:
         instruction: what it is and how it should behave; may name state keys, as in
             ``Counters: {counters?}`` (see :mod:`perdure.instructions`).
         description: what it is good for, for people and other agents.
-        tools: functions, or what ``@tool`` made of them, kept as a tuple of :class:`Tool`; and
-            :class:`McpServer`, kept as ``servers``: their tools are known once a worker has connected.
+        tools: functions, or what ``@tool`` made of them; kept as a tuple of :class:`Tool`. A
+            :class:`McpServer` may stand among them.
         compaction: when to sum up; never where None.
         limits: how far a turn may go; ``Limits()`` where None.
         generation: further fields of google-genai's ``GenerateContentConfig``, as JSON:
             ``{"temperature": 0.2, "thinking_config": {"thinking_budget": 0}}``.
+        servers: MCP servers; what tools they have is known once a worker has connected.
 
     Raises:
         InvalidAgent: something in it cannot work; the message says what to do.
@@ -177,6 +178,7 @@ class Agent:
         compaction: Compaction | None = None,
         limits: Limits | None = None,
         generation: Mapping[str, Json] | None = None,
+        servers: Iterable[McpServer] = (),
     ) -> None:
         _check_name(name)
         what = f"agent {name!r}"
@@ -185,7 +187,10 @@ class Agent:
         check_text(f"{what}: description", description, empty=True)
         check_kind(f"{what}: compaction", compaction, Compaction, optional=True)
         check_kind(f"{what}: limits", limits, Limits, optional=True)
-        functions, servers = _apart(tools, what)
+        functions, among = _apart(tools, what)
+        servers = (*servers, *among)
+        for server in servers:
+            check_kind(f"{what}: servers", server, McpServer)
         fields = {
             "name": name,
             "model": model,

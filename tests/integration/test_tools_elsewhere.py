@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,6 +61,12 @@ def render(scene: str, width: int = 640) -> dict[str, Any]:
     raise AssertionError("it runs elsewhere")
 
 
+@tool(task_queue="fragile", activity="render", heartbeat_timeout=2)
+def render_fragile(scene: str) -> dict[str, Any]:
+    """Its worker is killed."""
+    raise AssertionError("it runs elsewhere")
+
+
 @tool(task_queue="foreign", activity="render", confirm=True)
 def render_dear(scene: str) -> dict[str, Any]:
     """The same, once a person said yes."""
@@ -70,7 +79,7 @@ def render_nowhere(scene: str) -> dict[str, Any]:
     raise AssertionError("it runs nowhere")
 
 
-TOOLS = [embed, neglected, forsaken, render, render_dear, render_nowhere]
+TOOLS = [embed, neglected, forsaken, render, render_dear, render_fragile, render_nowhere]
 AGENT = Agent(name="painter", tools=TOOLS, limits=Limits(tool_attempts=2))
 
 
@@ -209,6 +218,22 @@ async def test_an_error_of_it_is_shown_to_the_model_after_its_retries(world: Wor
     assert len({each["idempotency_key"] for each in studio.asked}) == 1
 
 
+async def test_a_worker_that_is_killed_in_a_call_leaves_one_response(
+    world: World, temporal: TemporalServer
+) -> None:
+    """Its death is no failure of the tool: the call is made again, under the same key."""
+    key = world.key("painter")
+    world.gemini.script(call("render_fragile", scene="dawn"), say("Here."))
+    async with _killed_later(temporal, "hold") as first:
+        asking = asyncio.create_task(world.runner.ask(key, "Render.", message_id="m1"))
+        begun = await _line(first)
+        first.kill()
+        async with _killed_later(temporal) as second:
+            assert await _line(second) == begun == f"runs {key}:m1:t1.0"
+            assert (await asking).text == "Here."
+    assert _responses(await world.log(key)) == [{"by": "the second worker"}]
+
+
 async def test_a_person_says_yes_to_other_arguments(world: World, studio: Studio) -> None:
     key = world.key("painter")
     world.gemini.script(call("render_dear", scene="palace"), say("Cheaper."))
@@ -258,6 +283,26 @@ async def test_the_status_says_that_nobody_serves_the_queue(world: World) -> Non
     assert (await world.runner.status(key)).doing == "tool forsaken"
     await world.runner.cancel(key)
     assert (await world.runner.ask(key, "Do it.", message_id="m1")).status == "cancelled"
+
+
+@asynccontextmanager
+async def _killed_later(temporal: TemporalServer, *arguments: str) -> AsyncIterator[Process]:
+    program = str(Path(__file__).with_name("foreign.py"))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, program, temporal.address, "fragile", *arguments), stdout=PIPE
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def _line(process: Process) -> str:
+    assert process.stdout is not None
+    async with asyncio.timeout(90):
+        return (await process.stdout.readline()).decode().strip()
 
 
 async def _told(world: World, wanted: Any) -> Any:
