@@ -83,12 +83,16 @@ async def _request(
     store: SessionStore, key: SessionKey, agent: Agent, context: Context
 ) -> tuple[ModelRequest | None, str | None]:
     """What the worker would send; or nothing, and why."""
+    from activities.mcp_servers import McpServers
     from activities.model_request import full_request
 
+    servers = McpServers()
     try:
-        return await full_request(store, key, agent, context), None
+        return await full_request(store, key, await servers.equip(agent), context), None
     except PerdureError as error:
         return None, f"{type(error).__name__}: {error}"
+    finally:
+        await servers.close()
 
 
 def _head(key: SessionKey, context: Context, request: ModelRequest | None) -> None:

@@ -59,14 +59,14 @@ async def test_one_that_takes_long_is_waited_for_while_a_worker_is_there(
 ) -> None:
     monkeypatch.setattr(served, "LOOK_EVERY", 0.05)
     looked = asyncio.Semaphore(0)
-    is_polled = served._is_polled
+    is_polled = served.is_polled
 
     async def noted(*given: Any) -> bool:
         found = await is_polled(*given)
         looked.release()
         return found
 
-    monkeypatch.setattr(served, "_is_polled", noted)
+    monkeypatch.setattr(served, "is_polled", noted)
     sqlite_world.gemini.hang()
     asking = asyncio.create_task(sqlite_world.runner.ask(sqlite_world.key(), "hello"))
     await sqlite_world.gemini.wait_in_flight()

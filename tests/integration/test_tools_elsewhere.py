@@ -21,7 +21,7 @@ from temporalio.worker import Worker
 from activities.gemini import Gemini
 from activities.remote import ARGUMENT_BYTES
 from embedded.temporal import TemporalServer
-from perdure import Agent, Limits, ToolContext, tool
+from perdure import Agent, Limits, Tool, ToolContext, tool
 from perdure.registry import Registry
 from perdure.testing import call, say
 from perdure.types import Event, Json
@@ -61,6 +61,12 @@ def render(scene: str, width: int = 640) -> dict[str, Any]:
     raise AssertionError("it runs elsewhere")
 
 
+@tool(task_queue="foreign", activity="render", retries=2, timeout=1)
+def render_briefly(scene: str) -> dict[str, Any]:
+    """It has little time."""
+    raise AssertionError("it runs elsewhere")
+
+
 @tool(task_queue="fragile", activity="render", heartbeat_timeout=2)
 def render_fragile(scene: str) -> dict[str, Any]:
     """Its worker is killed."""
@@ -79,7 +85,8 @@ def render_nowhere(scene: str) -> dict[str, Any]:
     raise AssertionError("it runs nowhere")
 
 
-TOOLS = [embed, neglected, forsaken, render, render_dear, render_fragile, render_nowhere]
+RENDER: list[Tool] = [render, render_briefly, render_dear, render_fragile, render_nowhere]
+TOOLS: list[Tool] = [embed, neglected, forsaken, *RENDER]
 AGENT = Agent(name="painter", tools=TOOLS, limits=Limits(tool_attempts=2))
 
 
@@ -101,6 +108,8 @@ class Studio:
             raise ApplicationError("no light", type="TooDark")
         if scene == "endless":
             await self._endless()
+        if scene == "silent":
+            await asyncio.Event().wait()
         return self.answers.get(scene, {"url": f"https://pictures/{scene}"})
 
     async def _endless(self) -> None:
@@ -234,6 +243,18 @@ async def test_a_worker_that_is_killed_in_a_call_leaves_one_response(
     assert _responses(await world.log(key)) == [{"by": "the second worker"}]
 
 
+async def test_one_that_takes_too_long_is_not_run_again(world: World, studio: Studio) -> None:
+    told = await _told(world, call("render_briefly", scene="endless"))
+    assert told == {"error": "It took longer than 1 seconds, or its worker died."}
+    assert len(studio.asked) == 1
+
+
+async def test_one_that_dies_each_time_is_given_up(world: World, studio: Studio) -> None:
+    told = await _told(world, call("render", scene="silent"))
+    assert told == {"error": "The worker died in each of 2 tries of this call."}
+    assert len(studio.asked) == 2, "its retries are for errors of its own"
+
+
 async def test_a_person_says_yes_to_other_arguments(world: World, studio: Studio) -> None:
     key = world.key("painter")
     world.gemini.script(call("render_dear", scene="palace"), say("Cheaper."))
@@ -261,10 +282,11 @@ async def test_a_cancel_reaches_what_runs_there(world: World, studio: Studio) ->
     assert (await world.runner.ask(key, "And now?")).text == "Gone."
 
 
-@pytest.mark.parametrize("name", ["neglected", "render_nowhere"])
-async def test_the_model_is_told_when_no_worker_begins_it(world: World, name: str) -> None:
-    arguments = {"text": "a"} if name == "neglected" else {"scene": "a"}
-    told = await _told(world, call(name, **arguments))
+@pytest.mark.parametrize(
+    "wanted", [call("neglected", text="a"), call("render_nowhere", scene="a")], ids=["ours", "an activity"]
+)
+async def test_the_model_is_told_when_no_worker_begins_it(world: World, wanted: Any) -> None:
+    told = await _told(world, wanted)
     assert "No worker of the task queue" in told["error"]
     assert "within 0.2 seconds" in told["error"]
 
