@@ -83,7 +83,8 @@ def build_worker(
         workflow_runner: the sandbox in tests. Production runs without: the workflow code
             imports nothing that varies, and the sandbox costs a third of the throughput.
         tool_threads: where sync tools run; None: in threads of the worker's own.
-        servers: the connections to the agents' MCP servers, which the caller closes; None: there are none.
+        servers: the connections to the agents' MCP servers, which the caller closes. Where None, the worker
+            makes its own, and leaves them open.
     """
     servers = servers or McpServers()
     model = ModelActivities(

@@ -84,6 +84,13 @@ def test_the_filter_and_the_prefix() -> None:
         mcp_tools(only, _listed("a"), _answer)
 
 
+def test_a_name_of_perdure_itself_is_refused() -> None:
+    with pytest.raises(InvalidAgent, match="as Perdure has itself; give it a prefix"):
+        mcp_tools(SERVER, _listed("read_artifact"), _answer)
+    [tool] = mcp_tools(dataclasses.replace(SERVER, prefix="t_"), _listed("read_artifact"), _answer)
+    assert tool.name == "t_read_artifact"
+
+
 def test_two_tools_of_one_name_are_refused() -> None:
     [first] = mcp_tools(SERVER, _listed("a"), _answer)
     with pytest.raises(InvalidAgent, match=r"two tools named 'a'.*prefix"):
