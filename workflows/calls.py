@@ -19,6 +19,7 @@ from activities.protocol import (
     CALL_MODEL,
     COMPACT,
     INTERRUPT,
+    LONGEST,
     RUN_TOOL,
     TOOL_SECONDS,
     CallRef,
@@ -96,7 +97,7 @@ async def run_tool(task: ToolTask, call: CallRef) -> ToolOutcome:
 
 def seconds_of(given: float | None) -> timedelta | None:
     """A time of a record, as Temporal takes it."""
-    return None if given is None else timedelta(seconds=given)
+    return None if given is None else timedelta(seconds=min(given, LONGEST))
 
 
 async def compact(task: CompactTask) -> int | None:
