@@ -113,8 +113,8 @@ async def compact(task: CompactTask) -> int | None:
 
 
 async def remember(task: RememberTask) -> Remembered | None:
-    """Put what is live into the user's memory. Given up after a few attempts, which the embedding model
-    alone can fail: what has no vector by then is found by its words."""
+    """Put what is live into the user's memory. Given up after a few attempts: who asked can ask again, and
+    what has no vector by then is found by its words."""
     title = "vectors for the memory" if task.only_vectors else "remember"
     either: Any = Remembered | None  # a union is no type, but a type hint
     done: Remembered | None = await workflow.execute_activity(
