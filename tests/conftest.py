@@ -1,4 +1,4 @@
-"""What holds for all tests: the order in which they are run.
+"""What holds for all tests: the order in which they are run, and that nobody outside is trusted.
 
 They wait more than they work, so several processes share them, a file at a time. The files
 that take minutes go first, or the last of them would be run by one process alone. The unit
@@ -11,9 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.plain_http import trust_nobody
+
 TESTS = Path(__file__).parent
 FIRST = ("soak", "integration", "acceptance", "adk", "typescript", "client", "gateway", "conformance")
 """Folders, those with the longest files first."""
+
+
+def pytest_configure() -> None:
+    """Before the first client is made."""
+    trust_nobody()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
