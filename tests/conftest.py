@@ -7,6 +7,8 @@ tests come last, and are asked for by themselves where somebody wants to know so
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,17 @@ FIRST = ("soak", "integration", "acceptance", "adk", "typescript", "client", "ga
 def pytest_configure() -> None:
     """Before the first client is made."""
     trust_nobody()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Look for no garbage while thousands of tests are collected, nor ever again among them."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
