@@ -17,6 +17,8 @@ SHELL := /bin/sh
 VENV  := .venv
 BIN   := $(VENV)/bin
 PIP   := -m pip -qq --disable-pip-version-check
+# What is never imported need not be compiled either.
+INSTALL := $(PIP) install --no-compile
 
 .PHONY: demo test lint crash-matrix bench-idle bench-context bench-turn bench-gateway bench-store soak soak-store constraints clean
 .DEFAULT_GOAL := demo
@@ -71,13 +73,13 @@ clean:
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/.made
 	@echo 'installing Perdure and what it needs into $(VENV); the first time takes about a minute …'
-	@$(BIN)/python $(PIP) install -c constraints.txt -e '.[dev]'
+	@$(BIN)/python $(INSTALL) -c constraints.txt -e '.[dev]'
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	@echo 'installing what the tests need; the first time takes about a minute …'
 	@$(call test_group,$(BIN)/python) > $(VENV)/test-group.txt
-	@$(BIN)/python $(PIP) install -c constraints.txt -r $(VENV)/test-group.txt
+	@$(BIN)/python $(INSTALL) -c constraints.txt -r $(VENV)/test-group.txt
 	@touch $@
 
 # A folder left half made by an interrupted run has no pip that runs, and is made again.
@@ -96,7 +98,7 @@ constraints: $(VENV)/.made
 	@rm -rf $(VENV)-constraints
 	@$(BIN)/python -m venv $(VENV)-constraints
 	@$(call test_group,$(BIN)/python) > $(VENV)/test-group.txt
-	@$(VENV)-constraints/bin/python $(PIP) install -e '.[dev]' llama-index-workflows -r $(VENV)/test-group.txt
+	@$(VENV)-constraints/bin/python $(INSTALL) -e '.[dev]' llama-index-workflows -r $(VENV)/test-group.txt
 	@head -2 constraints.txt > $(VENV)/constraints.txt
 	@$(VENV)-constraints/bin/python -m pip freeze --exclude-editable >> $(VENV)/constraints.txt
 	@mv $(VENV)/constraints.txt constraints.txt
