@@ -9,7 +9,7 @@ import pytest
 
 from tests.soak.soak import Plan, soak
 
-SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
+SECONDS = float(os.environ.get("SOAK_SECONDS", "90"))
 """Under fire, on both databases together. Starting, mending and checking come on top."""
 SEED = int(os.environ.get("SOAK_SEED", "1"))
 
@@ -20,7 +20,7 @@ async def test_s58_to_s63_sessions_under_fire_are_what_was_acknowledged(
     database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told: list[str] = []
-    plan = Plan(seconds=SECONDS / 2, seed=SEED, database=database, sessions=20, pause=1.0, fault_every=1.75)
+    plan = Plan(seconds=SECONDS / 2, seed=SEED, database=database, sessions=20, pause=1.0, fault_every=2.5)
     checked = await soak(plan, tmp_path, told.append)
     with capsys.disabled():
         print("", *told, sep="\n  ")
