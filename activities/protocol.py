@@ -10,7 +10,7 @@ workflow of next year.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 from temporalio.api.failure.v1 import Failure as FailureProto
@@ -74,8 +74,18 @@ LONGEST = 10 * 366 * 86_400
 FOREIGN_MESSAGE = 300
 """Characters that the history keeps of an outage's error."""
 
+FailureKind = Literal["application_failure_info", "canceled_failure_info", "timeout_failure_info"]
+
 _OUTAGES = frozenset({"asyncpg", "botocore", "sqlalchemy", "sqlite3"})
 """Packages whose errors tell of an outage in their first line."""
+
+
+_DETAILS: dict[FailureKind, str] = {
+    "application_failure_info": "details",
+    "canceled_failure_info": "details",
+    "timeout_failure_info": "last_heartbeat_details",
+}
+"""Where the failures of each kind have their details."""
 
 
 class _PayloadConverter(PydanticPayloadConverter):
@@ -100,6 +110,15 @@ class _FailureConverter(DefaultFailureConverter):
             failure.ClearField("cause")
             if not isinstance(exception, FailureError):
                 failure.message = _first_line(exception)
+
+    def from_failure(self, failure: FailureProto, payload_converter: PayloadConverter) -> BaseException:
+        # Nobody reads them; and those of an activity of somebody else's might be of no form that we know.
+        plain = FailureProto()
+        plain.CopyFrom(failure)
+        for kind, details in _DETAILS.items():
+            if plain.HasField(kind):
+                getattr(plain, kind).ClearField(details)
+        return super().from_failure(plain, payload_converter)
 
 
 class SealableFailureConverter(_FailureConverter):
