@@ -32,6 +32,7 @@ from activities.compaction import CompactionActivities
 from activities.gemini import Gemini
 from activities.model import ModelActivities
 from activities.retention import RetentionActivities
+from activities.runtime import HEARTBEAT_HELD
 from activities.steering import SteeringActivities
 from activities.tools import ToolActivities
 from embedded.pollers import polls
@@ -115,7 +116,7 @@ def build_worker(
         max_concurrent_activities=model.room.most + tools.room.most + OTHER_ACTIVITIES,
         graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown),
         # A cancel is heard of through a heartbeat, and must be felt within two seconds.
-        max_heartbeat_throttle_interval=timedelta(seconds=1),
+        max_heartbeat_throttle_interval=timedelta(seconds=HEARTBEAT_HELD),
         # How long a session waits for a worker that died before another may take its workflow.
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=3),
         max_cached_workflows=settings.max_cached_workflows,

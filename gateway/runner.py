@@ -85,6 +85,7 @@ class Said(TypedDict, total=False):
     message_id: str | None
     reopen: bool
     state: Mapping[str, Json] | None
+    during: str
 
 
 async def connect(settings: Settings) -> Client:
@@ -126,6 +127,7 @@ class Runner(WaitingCalls):
         message_id: str | None = None,
         reopen: bool = False,
         state: Mapping[str, Json] | None = None,
+        during: str = "queue",
     ) -> Answer:
         """One turn, from the message to the answer, or to where it waits for a person or the world.
 
@@ -138,12 +140,15 @@ class Runner(WaitingCalls):
             message_id: send a message again under its id and it runs once.
             reopen: open the session again if it was ended.
             state: a delta of the session's state, applied with the user's message; null removes a key.
+            during: what becomes of it where a turn runs. ``queue``: it is the next turn. ``join``: the
+                model sees it at the next step of that turn, whose answer is this message's, too; or it is
+                a turn of its own, if there is no such step. ``interrupt``: it ends that turn, and is next.
 
         Raises:
             InvalidMessage, InvalidContent, Busy, SessionEnded, UnknownAgent, InvocationRewound,
             EventConflict: the message was refused, and nothing was written.
         """
-        message = await self._message(key, text, content, message_id or new_id(), reopen, state)
+        message = await self._message(key, text, content, message_id or new_id(), reopen, state, during)
         reply = await self._send(key, "ask", message, Reply)
         if message.blob is not None:  # it may have been left once more after it was taken
             await self.store.forget_message(key, message.blob)
@@ -169,17 +174,18 @@ class Runner(WaitingCalls):
         message_id: str | None = None,
         reopen: bool = False,
         state: Mapping[str, Json] | None = None,
+        during: str = "queue",
     ) -> str:
         """Send a message without waiting for the turn. What is given is as in :meth:`ask`.
 
         Returns:
-            The invocation's id.
+            The message's id, which is the invocation's, unless it joins another.
 
         Raises:
             InvalidMessage, InvalidContent: it was not sent.
         """
         invocation_id = message_id or new_id()
-        message = await self._message(key, text, content, invocation_id, reopen, state)
+        message = await self._message(key, text, content, invocation_id, reopen, state, during)
         await self.client.start_workflow(
             AgentSession.run,
             id=_workflow_id(key),
@@ -303,14 +309,18 @@ class Runner(WaitingCalls):
         message_id: str,
         reopen: bool,
         state: Mapping[str, Json] | None,
+        during: str,
     ) -> Message:
         """The message as it is sent: one that is large, or brings state, is left in the store.
 
         Temporal carries its key then.
         """
-        fields: JsonObject = {"text": text, "content": content, "reopen": reopen or None}
+        fields: JsonObject = {"text": text, "content": content}
         given = {name: value for name, value in fields.items() if value is not None}
-        message = Message(message_id=message_id, **given)
+        how: JsonObject = {"reopen": True} if reopen else {}
+        if during != "queue":
+            how["during"] = during
+        message = Message(message_id=message_id, **given, **how)
         message.check_said()
         if message.size > LARGEST_MESSAGE:
             raise InvalidMessage(
@@ -320,7 +330,7 @@ class Runner(WaitingCalls):
         if state or message.size > CARRIED_BYTES:
             said = {"role": "user", "parts": [{"text": text}]} if content is None else content
             blob = await self.store.leave_message(key, message_id, said, state=state)
-            message = Message(message_id=message_id, blob=blob, **({"reopen": True} if reopen else {}))
+            message = Message(message_id=message_id, blob=blob, **how)
         message.check()
         return message
 

@@ -23,7 +23,9 @@ from workflows.waiting import Waits
 __all__ = ["Standing"]
 
 STEPS_SHOWN = 8
-_NOT_SHOWN = {"inbox", "epoch", "model", "parked", "mail", "heard", "dropped", "was"}
+JOINED_KEPT = 100
+"""Of how many messages that have joined a turn the ids are carried into the next run."""
+_NOT_SHOWN = {"inbox", "epoch", "model", "parked", "joined", "mail", "heard", "dropped", "was"}
 """What is carried and is no part of the status, or is counted anew for it."""
 
 
@@ -42,7 +44,7 @@ class Standing:
         self.turn: Turn | None = None
         """The one that runs."""
         self.waits = Waits(carry)
-        self.inbox = Inbox(carry.inbox, carry.parked.invocation_id if carry.parked else None)
+        self.inbox = Inbox(carry.inbox, carry.parked.invocation_id if carry.parked else None, carry.joined)
         self.compactions = Compactions(self.note_step, self.note_error)
         self._steps: deque[str] = deque(maxlen=STEPS_SHOWN)
 
@@ -58,6 +60,7 @@ class Standing:
             waiting=self.waits.waiting,
             mail=len(self.waits.mail.kept),
             dropped=self.waits.mail.dropped,
+            joined=self.inbox.joined,
             **self.totals.model_dump(exclude=_NOT_SHOWN),
         )
 
@@ -65,7 +68,9 @@ class Standing:
         """What the next run is to be handed."""
         mail, turn = self.waits.mail, self.turn
         left = turn.left if turn else None
-        own = {"parked": left, "mail": mail.kept, "heard": mail.heard, "was": self.waits.was(left)}
+        joined = self.inbox.joined[-JOINED_KEPT:]
+        waits = {"mail": mail.kept, "heard": mail.heard, "was": self.waits.was(left)}
+        own = {"parked": left, "joined": joined, **waits}
         given = self.totals.model_fields_set - {*own, "dropped", "epoch", "inbox"}
         some = {
             name: list(value) if isinstance(value, deque) else value for name, value in own.items() if value

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from temporalio import workflow
 
 from activities.protocol import Failure
+from workflows.messages import Item
 from workflows.standing import Standing
 from workflows.steering import Steering
 from workflows.turn import Turn
@@ -42,6 +43,17 @@ class Watching:
             if self._standing.inbox.wants_end():
                 self._begin(self._steering.let_go("session ended"))
             self._begin(self._leave_when_due(turn))
+
+    def joining(self) -> Sequence[Item]:
+        """What joins the turn with its next step."""
+        return self._standing.inbox.offer()
+
+    def joined(self, left: Sequence[str]) -> None:
+        """That step has been; these could not join."""
+        inbox, known = self._standing.inbox, len(self._standing.inbox.joined)
+        inbox.settle(left)
+        for item_id in inbox.joined[known:]:
+            self._standing.note_step(f"joined by `{item_id}`")
 
     async def give_up(self, turn: Turn, failure: Failure, reason: str) -> None:
         """The turn is to be ended."""
