@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import render
 from cli.common import (
     DEFAULT_DATA,
     DataOption,
@@ -22,8 +21,8 @@ from cli.common import (
     open_store,
     session_key,
 )
+from cli import render, steering, waiting
 from cli.prompt_view import show_context
-from cli.waiting import add_to
 from perdure.errors import InvalidOption
 from perdure.settings import Settings
 from perdure.types import Session, SessionKey
@@ -141,7 +140,8 @@ def import_(
     asyncio.run(_import(find_settings(data), file, session_key(under) if under else None))
 
 
-add_to(app)
+waiting.add_to(app)
+steering.add_to(app)
 
 
 def _apps(settings: Settings) -> list[str]:

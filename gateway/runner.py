@@ -37,7 +37,7 @@ from perdure import searchattributes
 from perdure.errors import InvalidMessage, TemporalUnavailable
 from perdure.settings import Settings
 from perdure.sources import Source
-from perdure.types import Json, JsonObject, Session, SessionKey
+from perdure.types import During, Json, JsonObject, Session, SessionKey
 from storage.sessions import SessionStore
 from workflows.messages import (
     LARGEST_MESSAGE,
@@ -85,7 +85,7 @@ class Said(TypedDict, total=False):
     message_id: str | None
     reopen: bool
     state: Mapping[str, Json] | None
-    during: str
+    during: During
 
 
 async def connect(settings: Settings) -> Client:
@@ -127,7 +127,7 @@ class Runner(WaitingCalls):
         message_id: str | None = None,
         reopen: bool = False,
         state: Mapping[str, Json] | None = None,
-        during: str = "queue",
+        during: During = "queue",
     ) -> Answer:
         """One turn, from the message to the answer, or to where it waits for a person or the world.
 
@@ -174,7 +174,7 @@ class Runner(WaitingCalls):
         message_id: str | None = None,
         reopen: bool = False,
         state: Mapping[str, Json] | None = None,
-        during: str = "queue",
+        during: During = "queue",
     ) -> str:
         """Send a message without waiting for the turn. What is given is as in :meth:`ask`.
 
@@ -309,7 +309,7 @@ class Runner(WaitingCalls):
         message_id: str,
         reopen: bool,
         state: Mapping[str, Json] | None,
-        during: str,
+        during: During,
     ) -> Message:
         """The message as it is sent: one that is large, or brings state, is left in the store.
 

@@ -17,7 +17,7 @@ from embedded.temporal import TemporalServer
 from gateway.runner import Answer
 from perdure.errors import EventConflict, InvalidMessage, InvocationNotFound, InvocationRewound
 from perdure.testing import call, say
-from perdure.types import Event, JsonObject, SessionKey
+from perdure.types import During, Event, JsonObject, SessionKey
 from storage.sessions import SessionStore
 from tests.integration.agents import gate
 from tests.integration.harness import World, open_world, until
@@ -86,7 +86,8 @@ async def test_a_message_joins_the_next_step_and_both_get_its_answer(world: Worl
     *_, responses, said = world.gemini.model_calls()[-1].contents
     assert "functionResponse" in responses["parts"][0], "what was called is answered at once"
     assert said["parts"] == [{"text": "m2"}]
-    for during in ("join", "queue", "interrupt"):
+    ways: list[During] = ["join", "queue", "interrupt"]
+    for during in ways:
         again = await world.runner.ask(key, "m2", message_id="m2", during=during)
         assert again == answers[1], "a message sent again gets the first reply"
     assert len(world.gemini.model_calls()) == 2
@@ -364,6 +365,6 @@ async def test_what_is_no_way_to_come_is_refused(sqlite_world: World) -> None:
     world = sqlite_world
     key = world.key("clerk")
     with pytest.raises(InvalidMessage, match="queue, join, interrupt"):
-        await world.runner.ask(key, "hello", during="shout")
+        await world.runner.ask(key, "hello", during="shout")  # type: ignore[arg-type]  # is what is refused
     world.gemini.script(say("first"))
     assert (await world.runner.ask(key, "m1", message_id="m1", during="join")).text == "first"
