@@ -33,6 +33,7 @@ from activities.gemini import Gemini
 from activities.model import ModelActivities
 from activities.retention import RetentionActivities
 from activities.runtime import HEARTBEAT_HELD
+from activities.schedules import ScheduleActivities
 from activities.steering import SteeringActivities
 from activities.tools import ToolActivities
 from embedded.pollers import polls
@@ -47,6 +48,7 @@ from perdure.registry import Registry, load_agents
 from perdure.settings import Settings
 from storage.sessions import SessionStore
 from workflows.retention import Retention
+from workflows.schedule import ScheduledMessage
 from workflows.session import AgentSession
 
 __all__ = ["build_worker", "main", "run_worker"]
@@ -94,10 +96,11 @@ def build_worker(
     compaction = CompactionActivities(store, agents, gemini, slots=model.slots, room=model.room)
     steering = SteeringActivities(store)
     retention = RetentionActivities(store, client)
+    schedules = ScheduleActivities(store, client)
     return Worker(
         client,
         task_queue=settings.task_queue,
-        workflows=[AgentSession, Retention],
+        workflows=[AgentSession, Retention, ScheduledMessage],
         activities=[
             model.call_model,
             tools.run_tool,
@@ -110,6 +113,7 @@ def build_worker(
             retention.find,
             retention.delete,
             retention.collect_blobs,
+            schedules.deliver,
         ],
         workflow_runner=workflow_runner or UnsandboxedWorkflowRunner(),
         # Waiting calls hold no thread, and heartbeat; so more are let in than may run at once.

@@ -131,7 +131,9 @@ class Stage:
         used = [_cpu(here) - before[0], _cpu(self.server) - before[1]]
         self.gemini.release()
         await asyncio.gather(*turns)
-        return {name: round(100 * cpu / seconds, 1) for name, cpu in zip(("worker", "server"), used, strict=True)}
+        return {
+            name: round(100 * cpu / seconds, 1) for name, cpu in zip(("worker", "server"), used, strict=True)
+        }
 
 
 def _cpu(process: psutil.Process) -> float:
@@ -158,7 +160,7 @@ async def bench(samples: int, calls: int, seconds: float) -> dict[str, Any]:
             for kind, found in felt.items()
         },
         "calls": calls,
-        "cpu_percent": {"one call": idle, "all calls": cost},
+        "cpu_percent": {"1 call": idle, f"{calls} calls": cost},
     }
 
 
@@ -186,7 +188,7 @@ def _show(found: dict[str, Any]) -> None:
     for kind, times in found["felt_seconds"].items():
         print(f"  {kind:26} p50 {times['p50']:.2f}, at most {times['most']:.2f}")
     for what, cpu in found["cpu_percent"].items():
-        print(f"  {what} waiting ({found['calls']} in all): worker {cpu['worker']} %, server {cpu['server']} % of a core")
+        print(f"{what} waiting: worker {cpu['worker']} %, server {cpu['server']} % of a core")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli import render, schedules, steering, waiting
 from cli.common import (
     DEFAULT_DATA,
     DataOption,
@@ -21,7 +22,6 @@ from cli.common import (
     open_store,
     session_key,
 )
-from cli import render, steering, waiting
 from cli.prompt_view import show_context
 from perdure.errors import InvalidOption
 from perdure.settings import Settings
@@ -142,6 +142,7 @@ def import_(
 
 waiting.add_to(app)
 steering.add_to(app)
+schedules.add_to(app)
 
 
 def _apps(settings: Settings) -> list[str]:

@@ -18,22 +18,18 @@ from temporalio.client import (
     WithStartWorkflowOperation,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
-from temporalio.common import (
-    SearchAttributeKey,
-    SearchAttributePair,
-    TypedSearchAttributes,
-    WorkflowIDConflictPolicy,
-)
+from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError
 
 from activities.codec import converter
 from activities.protocol import Failure
+from activities.starting import attributes, summary
 from gateway.closing import close_workflow
 from gateway.held_up import Work, work_of
+from gateway.schedules import Schedules
 from gateway.served import while_served
 from gateway.typed import typed
 from gateway.waiting import CARRIED_BYTES, WaitingCall, WaitingCalls
-from perdure import searchattributes
 from perdure.errors import InvalidMessage, TemporalUnavailable
 from perdure.settings import Settings
 from perdure.sources import Source
@@ -104,7 +100,7 @@ async def connect(settings: Settings) -> Client:
     )
 
 
-class Runner(WaitingCalls):
+class Runner(WaitingCalls, Schedules):
     """Talk to sessions.
 
     Args:
@@ -191,8 +187,8 @@ class Runner(WaitingCalls):
             id=_workflow_id(key),
             task_queue=self._task_queue,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            search_attributes=_attributes(key),
-            static_summary=_summary(key),
+            search_attributes=attributes(key),
+            static_summary=summary(key),
             start_signal="message",
             start_signal_args=[message],
         )
@@ -252,14 +248,15 @@ class Runner(WaitingCalls):
     async def delete(self, key: SessionKey) -> bool:
         """Delete the session: its workflow is closed, then log, state, artifacts and metadata go.
 
-        A running turn is cancelled, and what waits for its turn is not run. Done twice it is the
-        same as once, and one that died halfway is finished by another. A message from then on
-        starts a session anew.
+        A running turn is cancelled, and what waits for its turn is not run; its schedules go, too. Done
+        twice it is the same as once, and one that died halfway is finished by another. A message from
+        then on starts a session anew.
 
         Returns:
             Whether there was anything to delete.
         """
         found = False
+        await self._unschedule_all(key)
         # The workflow first, so that it cannot write any more. A message that came in between has
         # started another, or an attempt that came late the session: hence again, until nothing is there.
         while True:
@@ -363,8 +360,8 @@ class Runner(WaitingCalls):
             id=_workflow_id(key),
             task_queue=self._task_queue,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            search_attributes=_attributes(key),
-            static_summary=_summary(key),
+            search_attributes=attributes(key),
+            static_summary=summary(key),
         )
 
 
@@ -380,18 +377,3 @@ def _workflow_id(key: SessionKey) -> str:
             f"takes {WORKFLOW_ID_LENGTH}: {key.workflow_id[:80]}…; shorten them"
         )
     return key.workflow_id
-
-
-def _attributes(key: SessionKey) -> TypedSearchAttributes:
-    values = {
-        searchattributes.APP: key.app,
-        searchattributes.USER: key.user_id,
-        searchattributes.STATUS: "open",
-    }
-    return TypedSearchAttributes(
-        [SearchAttributePair(SearchAttributeKey.for_keyword(name), value) for name, value in values.items()]
-    )
-
-
-def _summary(key: SessionKey) -> str:
-    return f"{key.app} · {key.user_id} · {key.session_id}"

@@ -137,8 +137,8 @@ async def turn_events(
     """Send a message and give what its turn says, in order: partials and stored events, then the answer.
 
     The user's own event is the first of them, also where it joins a turn that is under way. Under a
-    message id that was sent before, it is the same turn: what it said so far, then the rest. Close the iterator (``aclosing``) to
-    stop listening; the turn goes on.
+    message id that was sent before, it is the same turn: what it said so far, then the rest. Close
+    the iterator (``aclosing``) to stop listening; the turn goes on.
 
     Args:
         services: the gateway's.

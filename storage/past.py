@@ -82,7 +82,9 @@ async def _not_found(
 ) -> InvocationNotFound:
     said = (await log.by_ids(conn, key, [f"{invocation_id}:user"], ranges)).get(f"{invocation_id}:user")
     if said is None:
-        return InvocationNotFound(f"{key} has no invocation {invocation_id}; look in its log for the right id")
+        return InvocationNotFound(
+            f"{key} has no invocation {invocation_id}; look in its log for the right id"
+        )
     return InvocationNotFound(
         f"message {invocation_id} of {key} joined invocation {said.invocation_id} and has none of its own; "
         "name that one"

@@ -72,9 +72,7 @@ class Inbox:
 
     def holds(self, item_id: str | None) -> bool:
         """Whether an item of that id waits or runs."""
-        return item_id is not None and (
-            self._runs(item_id) or any(item.id == item_id for item in self.items)
-        )
+        return item_id is not None and (self._runs(item_id) or any(item.id == item_id for item in self.items))
 
     def offer(self) -> list[Item]:
         """Those that are to join the running item, as many as one step takes; it goes with them now."""

@@ -269,7 +269,10 @@ class AgentSession(WaitHandlers):
             raise Busy(f"session {self._id} is about to continue as a new run; send this again")
 
     def _queue(self, item: Item) -> bool:
-        """Take what came by a signal, if it is new. Nobody hears of its refusal, so ``status`` keeps the ids."""
+        """Take what came by a signal, and say whether it is new.
+
+        Nobody hears of a refusal, so ``status`` keeps the ids.
+        """
         full = self._inbox.full_for(item)
         if full is not None and workflow.patched(BOUNDED_INBOX):
             self._standing.totals = self._standing.totals.without(item.id)

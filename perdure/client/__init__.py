@@ -34,6 +34,7 @@ from perdure.client.results import (
     UpdateOutcome,
     Work,
 )
+from perdure.client.schedules import Scheduled
 from perdure.client.sync import Client, FoundSession, SessionHandle, Sessions
 from perdure.client.sync_artifacts import Artifacts
 from perdure.client.sync_streams import SessionStream, TurnStream
@@ -61,6 +62,7 @@ __all__ = [
     "Partial",
     "Rewind",
     "Rewound",
+    "Scheduled",
     "SessionHandle",
     "SessionStream",
     "SessionUpdate",

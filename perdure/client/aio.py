@@ -10,6 +10,7 @@ import httpx2
 
 from perdure.client import calls
 from perdure.client.aio_artifacts import AsyncArtifacts
+from perdure.client.aio_schedules import AsyncSchedulesOfSession
 from perdure.client.aio_streams import AsyncSessionStream, AsyncTurnStream
 from perdure.client.aio_waiting import AsyncWaitsOfSession
 from perdure.client.aio_wire import AsyncWire
@@ -183,7 +184,7 @@ class AsyncSessions:
         return AsyncFoundSession(self._wire, record)
 
 
-class AsyncSessionHandle(AsyncWaitsOfSession, Named):
+class AsyncSessionHandle(AsyncWaitsOfSession, AsyncSchedulesOfSession, Named):
     """One session. What it does is done now; nothing of it is remembered here."""
 
     def __init__(self, wire: AsyncWire, key: SessionKey) -> None:

@@ -22,6 +22,7 @@ from perdure.client.results import (
     UpdateOutcome,
 )
 from perdure.client.sync_artifacts import Artifacts
+from perdure.client.sync_schedules import SchedulesOfSession
 from perdure.client.sync_streams import SessionStream, TurnStream
 from perdure.client.sync_waiting import WaitsOfSession
 from perdure.client.sync_wire import SyncWire
@@ -180,7 +181,7 @@ class Sessions:
         return FoundSession(self._wire, record)
 
 
-class SessionHandle(WaitsOfSession, Named):
+class SessionHandle(WaitsOfSession, SchedulesOfSession, Named):
     """One session. What it does is done now; nothing of it is remembered here."""
 
     def __init__(self, wire: SyncWire, key: SessionKey) -> None:

@@ -38,7 +38,9 @@ async def queued(gateway: Gateway, key: SessionKey) -> None:
     await until(arrived)
 
 
-async def test_a_message_joins_a_turn_and_hears_what_comes_of_it(client: Any, sqlite_gateway: Gateway) -> None:
+async def test_a_message_joins_a_turn_and_hears_what_comes_of_it(
+    client: Any, sqlite_gateway: Gateway
+) -> None:
     key, session, turn = await held(client, sqlite_gateway)
 
     async def listen() -> tuple[list[str], Answer]:

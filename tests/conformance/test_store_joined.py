@@ -26,7 +26,9 @@ async def begun(store: SessionStore, key: SessionKey) -> int:
     return turn.epoch
 
 
-async def test_s63_a_message_that_joined_is_answered_by_the_turn(store: SessionStore, key: SessionKey) -> None:
+async def test_s63_a_message_that_joined_is_answered_by_the_turn(
+    store: SessionStore, key: SessionKey
+) -> None:
     epoch = await begun(store, key)
     done = await store.append(key, replace(answer("i1"), id="i1:m2"), epoch=epoch)
     said = replace(user("i2"), state_delta={"mood": "good"})
@@ -64,7 +66,9 @@ async def test_a_turn_that_was_lost_is_over_for_who_asks_for_what_joined_it(
     assert again.done == turn.done
 
 
-async def test_s64_a_message_that_joined_a_turn_which_was_rewound(store: SessionStore, key: SessionKey) -> None:
+async def test_s64_a_message_that_joined_a_turn_which_was_rewound(
+    store: SessionStore, key: SessionKey
+) -> None:
     epoch = await begun(store, key)
     await store.append(key, replace(answer("i1"), id="i1:m2"), epoch=epoch)
     with pytest.raises(InvocationNotFound, match="joined invocation i1"):

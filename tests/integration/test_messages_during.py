@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-
 from temporalio.client import WorkflowUpdateFailedError
 
 from embedded.temporal import TemporalServer
