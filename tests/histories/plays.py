@@ -10,6 +10,7 @@ from perdure.errors import InvocationRewound, ModelRefused
 from perdure.testing import call, say
 from tests.histories.ending_plays import deleted, end, refused, reopened, retention, stopped
 from tests.histories.play import Play
+from tests.histories.steering_plays import interrupting, joined, joining, scheduled
 from tests.histories.waiting_plays import (
     approval,
     events,
@@ -29,7 +30,7 @@ APPS = {
     "compaction": "brief",
     "refused": "nobody",
     "limits": "bounded",
-    **dict.fromkeys(("approval", "undecided", "released", "events", "tickets", "parked"), "clerk"),
+    **dict.fromkeys(("approval", "undecided", "released", "events", "tickets", "parked", "joined"), "clerk"),
     "paused": "hasty",
 }
 """The agent of a play, where it is not the tester."""
@@ -329,6 +330,10 @@ PLAYS: dict[str, Callable[[Play], Awaitable[None]]] = {
         tickets,
         parked,
         continued,
+        joining,
+        interrupting,
+        joined,
+        scheduled,
     )
 }
 
