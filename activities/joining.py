@@ -7,13 +7,16 @@ which turn it has joined.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 from activities.fencing import still_wanted
 from activities.oversize import fit_message, says_the_same
 from activities.protocol import Joining, ModelTask
+from activities.runtime import log
 from perdure.agent import Limits
 from perdure.errors import ArtifactNotFound, EventConflict, InvalidContent, InvalidMessage
+from perdure.logs import words_of
 from perdure.types import Event, SessionKey
 from storage.sessions import SessionStore
 from storage.turns import JOINED
@@ -34,19 +37,21 @@ async def join(
         epoch: the turn's.
 
     Returns:
-        The ids of those that cannot join: sent before, as a turn of its own or with other words, or lost.
-        Sent as a turn of its own, each is told so.
+        The ids of those that have joined. One was sent before, as a turn of its own or with other words,
+        or is lost: as a turn of its own it is told so.
 
     Raises:
         StaleEpoch: the turn was cancelled or rewound meanwhile.
     """
-    left = []
+    taken = []
     for joining in task.joining:
         try:
             await _append(store, key, limits, task.invocation_id, joining, epoch)
-        except (EventConflict, InvalidContent, InvalidMessage, ArtifactNotFound):
-            left.append(joining.message_id)
-    return left
+        except (EventConflict, InvalidContent, InvalidMessage, ArtifactNotFound) as error:
+            log(logging.INFO, "not.joined", key, task.invocation_id, "%s", words_of(error))
+        else:
+            taken.append(joining.message_id)
+    return taken
 
 
 async def _append(
@@ -55,7 +60,8 @@ async def _append(
     event_id = f"{joining.message_id}:user"
     stored = await store.event(key, event_id)
     if stored is not None and stored.invocation_id == invocation_id and joining.blob is not None:
-        return  # an attempt before this one has joined it, and removed the blob
+        await store.forget_message(key, joining.blob)  # an attempt before this one may have died before that
+        return
     event = await _event(store, key, invocation_id, joining)
     if stored is None:
         fitted = await fit_message(store, key, event, limits)

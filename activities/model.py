@@ -111,7 +111,7 @@ class ModelActivities:
                 epoch = turn.epoch
             if epoch is None:
                 raise StaleEpoch(f"step {task.step} of {task.invocation_id} in {key} came without an epoch")
-            left = await join(self._store, key, agent.limits, task, epoch) if task.joining else []
+            taken = await join(self._store, key, agent.limits, task, epoch) if task.joining else []
             context = await self._contexts.read(key, state_keys=state_keys(agent.instruction))
             answered = model_event_id(task.invocation_id, task.step)
             event = next((event for event in context.events if event.id == answered), None)
@@ -123,8 +123,8 @@ class ModelActivities:
                 event = await self._step(key, agent, task, epoch, context, attempts)
             outcome = _outcome(epoch, agent, event, inline=task.inline)
             more: JsonObject = {"model": agent.model} if task.step == 1 else {}
-            if left:
-                more["left"] = left
+            if taken:
+                more["taken"] = taken
             if not outcome.calls and _compaction_due(agent, context, event):
                 more["compact"] = True
             if outcome.calls and task.step == 1 and agent.limits.turn_timeout is not None:

@@ -207,8 +207,9 @@ class ModelOutcome(Record):
     text: str | None = None
     joined: str | None = None
     """The message had joined this turn, and it is that which has ended."""
-    left: Sequence[str] = ()
-    """The ids of the messages that could not join: each is for a turn of its own to tell why."""
+    taken: Sequence[str] = ()
+    """The ids of the messages that have joined. A worker of an earlier release takes none; each of the
+    others is for a turn of its own, to be answered or to be told why."""
 
 
 class Resolution(Record):

@@ -85,10 +85,10 @@ class Inbox:
             self._put(item for item in self.items if item.id not in self._offered)
         return list(self._offered.values())
 
-    def settle(self, left: Collection[str]) -> None:
-        """The step is over; those that could not join are to be the next, each by itself."""
-        back = [item.alone for item in self._offered.values() if item.id in left]
-        self.joined += [item_id for item_id in self._offered if item_id not in left]
+    def settle(self, taken: Collection[str]) -> None:
+        """The step is over; those that it has not taken are to be the next, each by itself."""
+        back = [item.alone for item in self._offered.values() if item.id not in taken]
+        self.joined += [item_id for item_id in self._offered if item_id in taken]
         self._offered = {}
         if back:
             self._put([*back, *self.items])

@@ -37,8 +37,8 @@ class Watcher(Protocol):
     def joining(self) -> Sequence[Item]:
         """What joins it with its next step."""
 
-    def joined(self, left: Sequence[str]) -> None:
-        """That step has been; these could not join."""
+    def joined(self, taken: Sequence[str]) -> None:
+        """That step has been; these have joined."""
 
 
 class Turn:
@@ -151,7 +151,7 @@ class Turn:
             outcome = await calls.call_model(task, self.model)
             self._learn(outcome)
             if task.joining:
-                self._watcher.joined(outcome.left)
+                self._watcher.joined(outcome.taken)
             if not outcome.calls:
                 return self._reply(outcome)
             self._do(_names(outcome.calls))

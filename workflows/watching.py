@@ -48,11 +48,10 @@ class Watching:
         """What joins the turn with its next step."""
         return self._standing.inbox.offer()
 
-    def joined(self, left: Sequence[str]) -> None:
-        """That step has been; these could not join."""
-        inbox, known = self._standing.inbox, len(self._standing.inbox.joined)
-        inbox.settle(left)
-        for item_id in inbox.joined[known:]:
+    def joined(self, taken: Sequence[str]) -> None:
+        """That step has been; these have joined."""
+        self._standing.inbox.settle(taken)
+        for item_id in taken:
             self._standing.note_step(f"joined by `{item_id}`")
 
     async def give_up(self, turn: Turn, failure: Failure, reason: str) -> None:

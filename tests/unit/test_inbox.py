@@ -114,7 +114,7 @@ def test_what_joins_leaves_the_queue_with_a_step() -> None:
     assert [one.id for one in inbox.offer()] == ["3", "4"]
     assert waiting(inbox) == ["2"]
     assert all(map(inbox.holds, "1234"))
-    inbox.settle(["4"])
+    inbox.settle(["3"])
     assert inbox.joined == ["3"]
     assert waiting(inbox) == ["4", "2"], "what could not join is the next by itself"
     assert not inbox.offer()
@@ -138,7 +138,7 @@ def test_no_more_joins_in_a_step_than_a_payload_takes() -> None:
     steps = []
     while offered := inbox.offer():
         steps.append([one.id for one in offered])
-        inbox.settle([])
+        inbox.settle(steps[-1])
     assert steps == [["2", "3"], ["4", "5"], ["6"]]
     assert inbox.joined == ["2", "3", "4", "5", "6"]
     large = running(item("1"), coming("2", "join", "x" * (JOIN_BYTES + 1)))
@@ -148,7 +148,7 @@ def test_no_more_joins_in_a_step_than_a_payload_takes() -> None:
 async def test_all_that_belong_to_a_turn_that_waits_are_told_so() -> None:
     inbox = running(coming("1", "queue"), coming("2", "join"))
     inbox.offer()
-    inbox.settle([])
+    inbox.settle(["2"])
     parked = Reply(invocation_id="1", status="waiting")
     asked = [asyncio.ensure_future(inbox.answered(coming(n, "join"))) for n in "23"]
     await asyncio.sleep(0)
