@@ -146,7 +146,8 @@ class Runner(WaitingCalls, Schedules):
         """
         message = await self._message(key, text, content, message_id or new_id(), reopen, state, during)
         reply = await self._send(key, "ask", message, Reply)
-        if message.blob is not None:  # it may have been left once more after it was taken
+        # It may have been left once more after it was taken. One that waits may not have been.
+        if message.blob is not None and reply.status != "waiting":
             await self.store.forget_message(key, message.blob)
         logged = reply.seq and reply.status in ("answered", "failed")
         found = await self.store.log(key, after=reply.seq - 1, limit=1) if logged else []

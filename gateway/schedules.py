@@ -213,7 +213,9 @@ class Schedules:
 
 
 def _check_id(schedule_id: str) -> None:
-    if not (0 < len(schedule_id) <= ID_LENGTH and schedule_id.isprintable()):
+    named = 0 < len(schedule_id) <= ID_LENGTH and schedule_id.isprintable()
+    if not named or "/" in schedule_id or schedule_id in (".", ".."):
         raise InvalidMessage(
-            f"the id of a schedule has 1 to {ID_LENGTH} printable characters; {schedule_id[:80]!r} does not"
+            f"the id of a schedule has 1 to {ID_LENGTH} printable characters, and none is a slash; "
+            f"{schedule_id[:80]!r} is none"
         )

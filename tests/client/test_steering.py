@@ -75,18 +75,18 @@ async def test_another_way_is_refused(client: Any, sqlite_gateway: Gateway) -> N
 async def test_messages_by_the_clock(client: Any, sqlite_gateway: Gateway) -> None:
     key = sqlite_gateway.key("tester")
     session = client.session(key.app, key.user_id, key.session_id)
-    name = await session.schedule("0 9 * * 1-5", "Report.", schedule_id="a/b", timezone="Europe/Berlin")
-    assert name == "a/b"
+    name = await session.schedule("0 9 * * 1-5", "Report.", schedule_id="daily 1", timezone="Europe/Berlin")
+    assert name == "daily 1"
 
     async def listed() -> Any:
         return await session.schedules()
 
     [found] = await until(listed)
-    assert (found.schedule_id, found.cron, found.timezone) == ("a/b", "0 9 * * 1-5", "Europe/Berlin")
+    assert (found.schedule_id, found.cron, found.timezone) == ("daily 1", "0 9 * * 1-5", "Europe/Berlin")
     assert (found.text, found.during, found.paused, found.sent) == ("Report.", "queue", False, 0)
     assert found.next_times[0].tzinfo is not None
     for _ in range(2):
-        await session.unschedule("a/b")
-    assert not await sqlite_gateway.world.runner.unschedule(key, "a/b")
+        await session.unschedule("daily 1")
+    assert not await sqlite_gateway.world.runner.unschedule(key, "daily 1")
     with pytest.raises(InvalidMessage):
         await session.schedule("tomorrow", "Report.")

@@ -13,7 +13,7 @@ import pytest_asyncio
 from temporalio.client import WorkflowUpdateFailedError
 
 from embedded.temporal import TemporalServer
-from gateway.runner import Answer
+from gateway.runner import Answer, Said
 from perdure.errors import EventConflict, InvalidMessage, InvocationNotFound, InvocationRewound
 from perdure.testing import call, say
 from perdure.types import During, Event, JsonObject, SessionKey
@@ -190,6 +190,29 @@ async def test_what_joins_a_turn_that_waits_is_seen_when_that_goes_on(world: Wor
     answers = [await asked(world, key, each, during="join") for each in ("m1", "m2")]
     assert [(answer.text, answer.invocation_id) for answer in answers] == [("paid", "m1")] * 2
     assert [each for each, _ in await ids(world, key)][-2:] == ["m2:user", "m1:m2"]
+
+
+@pytest.mark.parametrize("during", ["join", "queue"])
+async def test_a_message_with_state_that_comes_while_a_turn_waits_is_not_lost(
+    sqlite_world: World, during: During
+) -> None:
+    world = sqlite_world
+    key = world.key("clerk")
+    world.gemini.script(call("transfer", to="ann", amount=5), say("paid"), say("next"))
+    assert (await world.runner.ask(key, "m1", message_id="m1")).status == "waiting"
+    said: Said = {"text": "m2", "message_id": "m2", "state": {"mood": "good"}}
+    assert (await world.runner.ask(key, during=during, **said)).status == "waiting"
+    await world.runner.approve(key, "m1:t1.0")
+
+    async def over() -> bool:
+        status = await world.runner.status(key)
+        return not status.queued and not status.doing
+
+    await until(over)
+    assert (await world.runner.status(key)).last_error is None
+    answer = await world.runner.ask(key, **said)
+    assert answer.text == ("paid" if during == "join" else "next")
+    assert (await world.session(key)).state == {"paid": 5, "mood": "good"}
 
 
 async def test_a_cancel_ends_the_turn_for_those_that_have_joined_it(world: World) -> None:

@@ -219,6 +219,7 @@ async def test_a_rewind_and_a_cancel_leave_schedules_alone(world: World) -> None
         ({"text": "a\x00b"}, InvalidContent),
         ({"schedule_id": "x" * 65}, InvalidMessage),
         ({"schedule_id": "a\nb"}, InvalidMessage),
+        ({"schedule_id": "a/b"}, InvalidMessage),
         ({"during": "shout"}, InvalidMessage),
     ],
 )
