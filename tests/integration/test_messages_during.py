@@ -201,7 +201,8 @@ async def test_a_message_with_state_that_comes_while_a_turn_waits_is_not_lost(
     world.gemini.script(call("transfer", to="ann", amount=5), say("paid"), say("next"))
     assert (await world.runner.ask(key, "m1", message_id="m1")).status == "waiting"
     said: Said = {"text": "m2", "message_id": "m2", "state": {"mood": "good"}}
-    assert (await world.runner.ask(key, during=during, **said)).status == "waiting"
+    coming: Said = {**said, "during": during}
+    assert (await world.runner.ask(key, **coming)).status == "waiting"
     await world.runner.approve(key, "m1:t1.0")
 
     async def over() -> bool:
