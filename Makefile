@@ -3,6 +3,7 @@
 # make lint                     the same without the suites
 # make bench-turn [JSON=FILE]   what a turn costs
 # make bench-idle [SESSIONS=N] [JSON=FILE]  what 10,000 open sessions cost that do nothing
+# make bench-cancel [SAMPLES=N] [JSON=FILE]  how soon a cancel is felt
 # make bench-context [JSON=FILE]  what a prompt costs as its session grows
 # make bench-store [JSON=FILE]  what the session store costs, beside the floor and google-adk
 # make soak [MINUTES=30] [SEED=N] [DATABASE=postgres|sqlite]  random sessions under random faults, then a checker
@@ -20,7 +21,7 @@ PIP   := -m pip -qq --disable-pip-version-check
 # What is never imported need not be compiled either.
 INSTALL := $(PIP) install --no-compile
 
-.PHONY: demo test lint crash-matrix bench-idle bench-context bench-turn bench-gateway bench-store soak soak-store constraints clean
+.PHONY: demo test lint crash-matrix bench-cancel bench-idle bench-context bench-turn bench-gateway bench-store soak soak-store constraints clean
 .DEFAULT_GOAL := demo
 
 # $(call step,NAME,COMMAND): run it, say how long it took.
@@ -50,6 +51,9 @@ bench-turn: $(VENV)/.installed
 
 bench-idle: $(VENV)/.installed
 	@$(BIN)/python -m bench.idle --sessions $(or $(SESSIONS),10000) $(if $(JSON),--json '$(JSON)')
+
+bench-cancel: $(VENV)/.installed
+	@$(BIN)/python -m bench.cancel --samples $(or $(SAMPLES),20) $(if $(JSON),--json '$(JSON)')
 
 bench-gateway: $(VENV)/.installed-test
 	@$(BIN)/python -m bench.gateway $(if $(JSON),--json '$(JSON)')

@@ -35,6 +35,8 @@ from activities.mcp_servers import McpServers
 from activities.memory import Memories, MemoryActivities
 from activities.model import ModelActivities
 from activities.retention import RetentionActivities
+from activities.runtime import HEARTBEAT_HELD
+from activities.schedules import ScheduleActivities
 from activities.steering import SteeringActivities
 from activities.tools import ToolActivities
 from embedded.pollers import polls
@@ -49,6 +51,7 @@ from perdure.registry import Registry, load_agents
 from perdure.settings import Settings
 from storage.sessions import SessionStore
 from workflows.retention import Retention
+from workflows.schedule import ScheduledMessage
 from workflows.session import AgentSession
 
 __all__ = ["build_worker", "main", "run_worker"]
@@ -112,9 +115,10 @@ def build_worker(
     steering = SteeringActivities(store, agents)
     memory = MemoryActivities(store, agents, memories)
     retention = RetentionActivities(store, client)
+    schedules = ScheduleActivities(store, client)
     return Worker(
         client,
-        workflows=[AgentSession, Retention],
+        workflows=[AgentSession, Retention, ScheduledMessage],
         activities=[
             model.call_model,
             tools.run_tool,
@@ -128,6 +132,7 @@ def build_worker(
             retention.find,
             retention.delete,
             retention.collect_blobs,
+            schedules.deliver,
         ],
         workflow_runner=workflow_runner or UnsandboxedWorkflowRunner(),
         # How long a session waits for a worker that died before another may take its workflow.
@@ -145,7 +150,7 @@ def _polling(settings: Settings, activities: int) -> dict[str, Any]:
         "max_concurrent_activities": activities,
         "graceful_shutdown_timeout": timedelta(seconds=settings.graceful_shutdown),
         # A cancel is heard of through a heartbeat, and must be felt within two seconds.
-        "max_heartbeat_throttle_interval": timedelta(seconds=1),
+        "max_heartbeat_throttle_interval": timedelta(seconds=HEARTBEAT_HELD),
         # Left to itself the SDK hashes every module there is: seconds of CPU at each start, and 32
         # bytes of every workflow task.
         "build_id": None if settings.deployment else settings.build_id or __version__,

@@ -40,6 +40,7 @@ __all__ = [
     "Failure",
     "InterruptTask",
     "Interrupted",
+    "Joining",
     "ModelOutcome",
     "ModelTask",
     "Moved",
@@ -181,6 +182,16 @@ class CallRef(Record):
     """Seconds until a worker of that queue begins it."""
 
 
+class Joining(Record):
+    """A message that joins a turn which is under way."""
+
+    message_id: str
+    text: str | None = None
+    content: dict[str, Any] | None = None
+    blob: str | None = None
+    """Where the store has the content, instead of the content."""
+
+
 class ModelTask(Record):
     """Ask the model for the next step of a turn.
 
@@ -197,6 +208,8 @@ class ModelTask(Record):
     """Where the store has the content, instead of the content."""
     reopen: bool = False
     inline: bool = False
+    joining: Sequence[Joining] = ()
+    """What the user has said meanwhile: appended before the model is asked."""
 
 
 class ModelOutcome(Record):
@@ -225,6 +238,11 @@ class ModelOutcome(Record):
     model: str | None = None
     """The model's name, with the first step of a turn: what the UI calls the next ones."""
     text: str | None = None
+    joined: str | None = None
+    """The message had joined this turn, and it is that which has ended."""
+    taken: Sequence[str] = ()
+    """The ids of the messages that have joined. A worker of an earlier release takes none; each of the
+    others is for a turn of its own, to be answered or to be told why."""
 
 
 class Resolution(Record):
@@ -349,10 +367,12 @@ class InterruptTask(Record):
     epoch: int | None = None
     reason: str
     failure: Failure | None = None
+    message_id: str | None = None
+    """The message that the turn is to end for. Where the log has it, it was sent before: nothing is done."""
 
 
 class Interrupted(Record):
-    """What came of interrupting a turn whose answer was in the log already: it ends by itself."""
+    """What came of interrupting a turn that was left alone: it ends by itself."""
 
     epoch: int
 

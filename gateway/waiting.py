@@ -26,7 +26,7 @@ from workflows.request import Request
 from workflows.session import AgentSession
 from workflows.wait_messages import Decision, Notification, Progress, Result, Settled, Waiting
 
-__all__ = ["WaitingCall", "WaitingCalls"]
+__all__ = ["CARRIED_BYTES", "WaitingCall", "WaitingCalls", "quoted"]
 
 CARRIED_BYTES = 32_768
 """The largest value that Temporal's history gets as it is."""
@@ -90,7 +90,7 @@ class WaitingCalls:
         query += " AND ExecutionStatus = 'Running'"
         for name, value in ((searchattributes.APP, app), (searchattributes.USER, user_id)):
             if value is not None:
-                query += f" AND {name} = {_quoted(value)}"
+                query += f" AND {name} = {quoted(value)}"
         asked: list[SessionKey] = []
         async for found in self.client.list_workflows(query):
             asked.append(SessionKey.parse(found.id))
@@ -269,6 +269,7 @@ def _given(**fields: Any) -> JsonObject:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _quoted(value: str) -> str:
+def quoted(value: str) -> str:
+    """A value as it stands in a query of Temporal's."""
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"

@@ -70,9 +70,14 @@ async def call_model(task: ModelTask, model: str | None) -> ModelOutcome:
         heartbeat_timeout=HEARTBEAT,
         retry_policy=PATIENT,
         cancellation_type=ActivityCancellationType.TRY_CANCEL,
-        summary=step_title(model, task.step),
+        summary=step_title(model, task.step) + _joining(task),
     )
     return outcome
+
+
+def _joining(task: ModelTask) -> str:
+    count = len(task.joining)
+    return "" if not count else f" · {count} message{'s' if count > 1 else ''} joining"
 
 
 async def run_tool(task: ToolTask, call: CallRef) -> ToolOutcome:

@@ -11,6 +11,7 @@ from perdure.testing import call, say
 from tests.histories.elsewhere_plays import PAINTER, elsewhere
 from tests.histories.ending_plays import deleted, end, refused, reopened, retention, stopped
 from tests.histories.play import Play
+from tests.histories.steering_plays import interrupting, joined, joining, scheduled
 from tests.histories.waiting_plays import (
     approval,
     events,
@@ -30,7 +31,7 @@ APPS = {
     "compaction": "brief",
     "refused": "nobody",
     "limits": "bounded",
-    **dict.fromkeys(("approval", "undecided", "released", "events", "tickets", "parked"), "clerk"),
+    **dict.fromkeys(("approval", "undecided", "released", "events", "tickets", "parked", "joined"), "clerk"),
     "paused": "hasty",
     "elsewhere": "painter",
 }
@@ -333,6 +334,10 @@ PLAYS: dict[str, Callable[[Play], Awaitable[None]]] = {
         parked,
         elsewhere,
         continued,
+        joining,
+        interrupting,
+        joined,
+        scheduled,
     )
 }
 
