@@ -126,17 +126,21 @@ class Talk:
     Args:
         world: where it runs.
         store: to look at it past what is broken; None is the world's own.
+        longer: so many characters longer is each of its messages and answers.
     """
 
-    def __init__(self, world: World, store: SessionStore | None = None, app: str = APP) -> None:
+    def __init__(
+        self, world: World, store: SessionStore | None = None, app: str = APP, *, longer: int = 0
+    ) -> None:
         self.mark = f"mark{next(_numbers)}x"
         self.world = world
         self.store = store or world.store
+        self.longer = longer
         self.key = SessionKey(app=app, user_id=f"user-{self.mark}", session_id=self.mark)
 
     def says(self, message_id: str) -> str:
         """The text of a message."""
-        return f"{self.mark} {message_id}."
+        return f"{self.mark} {message_id}." + "z" * self.longer
 
     def script(self, message_id: str, *tools: str) -> None:
         """The model answers a message with calls of these tools, in one step, and then in words."""

@@ -14,7 +14,7 @@ import pytest_asyncio
 from sqlalchemy import event as listening
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from activities import tools
+from activities import tool_artifacts
 from embedded.postgres import PostgresServer
 from embedded.temporal import TemporalServer
 from gateway.runner import Answer
@@ -101,7 +101,7 @@ async def test_s59_a_tool_that_saves_while_postgres_is_away_runs_again(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A database that is away is no error of the tool's: the model is not told of it."""
-    monkeypatch.setattr(tools, "STORAGE_TRIES", 1)
+    monkeypatch.setattr(tool_artifacts, "STORAGE_TRIES", 1)
     talk = stage.talk()
     turn = talk.ask("m1", "keep_later")
     await talk.held()

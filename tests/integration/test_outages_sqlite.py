@@ -98,7 +98,8 @@ async def stage(temporal: TemporalServer, tmp_path_factory: pytest.TempPathFacto
     [("locked", "database is locked", "locked"), ("full", "disk is full", "disk is full")],
 )
 async def test_s59_what_cannot_be_written_now_waits(stage: Stage, name: str, words: str, said: str) -> None:
-    held, asking, late = (Talk(stage.world) for _ in range(3))
+    # More than can be free in the pages that a full file has.
+    held, asking, late = (Talk(stage.world, longer=20_000) for _ in range(3))
     await asking.goes_on("m0")
     turns = [held.ask("m1", "hold")]
     await held.held()
