@@ -186,7 +186,7 @@ class CompactionActivities:
             UnknownAgent, SessionNotFound, SessionEnded: nothing was written.
         """
         key = session_key()
-        agent = self._agents.get(key.app)
+        agent = self._agents.of(key)
         name = task.invocation_id
         async with beating(), self._room.taken() if self._room else nullcontext():
             if done := await self._store.event(key, _event_id(name)):

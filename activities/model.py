@@ -114,7 +114,7 @@ class ModelActivities:
             ModelUnavailable: to be tried again, until the agent's ``limits.model_attempts``.
         """
         key = session_key()
-        agent = self._agents.get(key.app)
+        agent = self._agents.of(key)
         async with beating() as attempts, self.room.taken():
             epoch = task.epoch
             if task.step == 1:

@@ -23,6 +23,7 @@ from perdure.errors import PerdureError
 __all__ = [
     "CALL_MODEL",
     "COMPACT",
+    "COUNT_CHILD",
     "END",
     "INTERRUPT",
     "LONGEST",
@@ -34,8 +35,11 @@ __all__ = [
     "TOOL_SECONDS",
     "Answer",
     "ArtifactTask",
+    "Asked",
     "CallRef",
+    "Child",
     "CompactTask",
+    "CountTask",
     "EndTask",
     "Failure",
     "InterruptTask",
@@ -60,6 +64,7 @@ __all__ = [
 CALL_MODEL = "call_model"
 RUN_TOOL = "run_tool"
 COMPACT = "compact"
+COUNT_CHILD = "count_child"
 REWIND = "rewind"
 INTERRUPT = "interrupt"
 END = "end_session"
@@ -236,6 +241,12 @@ class Answer(Record):
     error: str | None = None
 
 
+class Asked(Record):
+    """The agent that a call has asked is done; its answer, if there is one, is in its session's log."""
+
+    failure: Failure | None = None
+
+
 class ToolTask(Record):
     """Run call ``index`` of the answer that step ``step`` gave."""
 
@@ -249,6 +260,8 @@ class ToolTask(Record):
     """The call has waited, and this is what came of it."""
     answer: Answer | None = None
     """It has run elsewhere, and this is what came of that."""
+    asked: Asked | None = None
+    """It is of an agent, which has been asked."""
 
 
 class Wait(Record):
@@ -284,11 +297,28 @@ class RemoteCall(Record):
     heartbeat_timeout: float | None = None
 
 
+class Child(Record):
+    """The session in which an agent is to be asked for a call."""
+
+    session: str
+    """Its id; the app and the user are those of the session that asks."""
+    blob: str
+    """Where the store has what it is asked."""
+
+
+class CountTask(Record):
+    """Count what an agent took that was asked for a call, and is not to answer it any more."""
+
+    session: str
+    call_id: str
+
+
 class ToolOutcome(Record):
     """The call has not been answered: it needs a person or the world, or it is to run elsewhere."""
 
     waiting: Wait | None = None
     remote: RemoteCall | None = None
+    child: Child | None = None
 
 
 def call_id_of(invocation_id: str, step: int, index: int) -> str:

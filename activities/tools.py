@@ -22,7 +22,7 @@ from activities.mcp_servers import McpServers
 from activities.memory import Memories
 from activities.patience import patiently
 from activities.prompt import calls_of, model_event_id, response_event_id
-from activities.protocol import RUN_TOOL, RemoteCall, ToolOutcome, ToolTask
+from activities.protocol import RUN_TOOL, ToolOutcome, ToolTask
 from activities.room import Room
 from activities.runtime import Attempts, beating, log, session_key, typed_errors
 from activities.tool_call import Call
@@ -89,7 +89,7 @@ class ToolActivities:
             StaleEpoch: the turn was cancelled or rewound meanwhile; nothing was written.
         """
         key = session_key()
-        agent = self._agents.get(key.app)
+        agent = self._agents.of(key)
         asked_id = model_event_id(task.invocation_id, task.step)
         response_id = response_event_id(task.invocation_id, task.step, task.index)
         async with beating() as attempts, self.room.taken(), self._slots:
@@ -111,9 +111,9 @@ class ToolActivities:
                 if event is not None and event.seq:
                     return outcome_of(event)  # it has waited since an attempt before, or a workflow
                 if event is None:
-                    elsewhere = call.elsewhere()
-                    if isinstance(elsewhere, RemoteCall):
-                        return ToolOutcome(remote=elsewhere)
+                    elsewhere = await call.elsewhere(session)
+                    if isinstance(elsewhere, ToolOutcome):
+                        return elsewhere
                     event = elsewhere
                 if event is None:
                     # Not before: what never got as far as the tool is no try of it.

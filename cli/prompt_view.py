@@ -74,7 +74,7 @@ def _agent(settings: Settings, key: SessionKey) -> tuple[Agent | None, str | Non
     if not settings.agents:
         return None, f"which agent is {key.app}? Set PERDURE_AGENTS to the module that defines it"
     try:
-        return load_agents(settings.agents).get(key.app), None
+        return load_agents(settings.agents).of(key), None
     except PerdureError as error:
         return None, f"{type(error).__name__}: {error}"
 

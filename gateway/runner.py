@@ -234,13 +234,19 @@ class Runner(WaitingCalls, MemoryOfUsers):
     async def delete(self, key: SessionKey) -> bool:
         """Delete the session: its workflow is closed, then log, state, artifacts and metadata go.
 
-        A running turn is cancelled, and what waits for its turn is not run. Done twice it is the
-        same as once, and one that died halfway is finished by another. A message from then on
-        starts a session anew.
+        A running turn is cancelled, and what waits for its turn is not run. The sessions of the agents
+        that it has called go, too. Done twice it is the same as once, and one that died halfway is
+        finished by another. A message from then on starts a session anew.
 
         Returns:
             Whether there was anything to delete.
         """
+        found = await self._delete_one(key)
+        for child in await self.store.children(key):
+            found = await self._delete_one(child.key) or found
+        return found
+
+    async def _delete_one(self, key: SessionKey) -> bool:
         found = False
         # The workflow first, so that it cannot write any more. A message that came in between has
         # started another, or an attempt that came late the session: hence again, until nothing is there.
@@ -335,7 +341,7 @@ class Runner(WaitingCalls, MemoryOfUsers):
                 await asyncio.wait_for(start.workflow_handle(), 0.1)
             raise
 
-    def _start(self, key: SessionKey) -> WithStartWorkflowOperation[AgentSession, None]:
+    def _start(self, key: SessionKey) -> WithStartWorkflowOperation[AgentSession, Reply | None]:
         return WithStartWorkflowOperation(
             AgentSession.run,
             id=_workflow_id(key),

@@ -8,6 +8,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from perdure.agenttool import AgentTool
 from perdure.budget import Budget
 from perdure.checks import check_int, check_kind, check_seconds, check_text
 from perdure.errors import InvalidAgent, InvalidContent
@@ -112,6 +113,9 @@ class Limits:
             artifact. The model sees media in full all the same.
         media_chars: characters of base64 that one prompt may hold of such media; the oldest are
             then named only. Gemini takes requests of 20 MB.
+        agent_calls: calls of other agents a turn; the model is told of those that are not made.
+        agent_depth: how many agents may have called one another down to one that this agent calls:
+            with 1 it calls others only where a user talks to it.
 
     Raises:
         InvalidAgent: a limit that is not above 0, or ``result_chars`` or ``message_chars`` below 1,000.
@@ -129,10 +133,14 @@ class Limits:
     message_chars: int = 200_000
     inline_bytes: int = 32_768
     media_chars: int = 14_000_000
+    agent_calls: int = 32
+    agent_depth: int = 3
 
     def __post_init__(self) -> None:
         for name in ("steps", "model_attempts", "tool_attempts", "inline_bytes", "media_chars"):
             check_int(f"Limits.{name}", getattr(self, name), least=1)
+        for name in ("agent_calls", "agent_depth"):
+            check_int(f"Limits.{name}", getattr(self, name), least=0)
         for name in ("result_chars", "message_chars"):
             check_int(f"Limits.{name}", getattr(self, name), least=1_000)
         if self.tokens is not None:
@@ -183,8 +191,9 @@ class Agent:
         instruction: what it is and how it should behave; may name state keys, as in
             ``Counters: {counters?}`` (see :mod:`perdure.instructions`).
         description: what it is good for, for people and other agents.
-        tools: functions, or what ``@tool`` made of them, kept as a tuple of :class:`Tool`; and
-            :class:`McpServer`, kept as ``servers``: their tools are known once a worker has connected.
+        tools: functions, or what ``@tool`` made of them, kept as a tuple of :class:`Tool`; other agents
+            or :class:`AgentTool`, each call of which is a session of its own; and :class:`McpServer`,
+            kept as ``servers``: their tools are known once a worker has connected.
         compaction: when to sum up; never where None.
         limits: how far a turn may go; ``Limits()`` where None.
         memory: what its sessions leave to the user's others; nothing by itself where None.
@@ -220,7 +229,7 @@ class Agent:
         model: str = DEFAULT_MODEL,
         instruction: str = "",
         description: str = "",
-        tools: Iterable[Tool | McpServer | Callable[..., Any]] = (),
+        tools: Iterable[Tool | Agent | McpServer | Callable[..., Any]] = (),
         compaction: Compaction | None = None,
         limits: Limits | None = None,
         generation: Mapping[str, Json] | None = None,
@@ -303,6 +312,8 @@ def _apart(given: object, what: str) -> tuple[list[object], tuple[McpServer, ...
 def _tools(given: Iterable[object], what: str) -> tuple[Tool, ...]:
     tools: dict[str, Tool] = {}
     for item in given:
+        if isinstance(item, Agent):
+            item = AgentTool(item)
         if not callable(item):
             raise InvalidAgent(f"{what}: {item!r} in tools is not a function nor what @tool made of one")
         declared = item if isinstance(item, Tool) else tool(item)

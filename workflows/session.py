@@ -24,6 +24,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 
 from activities.failures import application_error, perdure_error, refusal
 from activities.protocol import END, SAVE_ARTIFACT, ArtifactTask, EndTask, Failure, ModelTask, Moved
+from perdure.agenttool import REQUEST
 from perdure.crashpoints import reach
 from perdure.errors import (
     Busy,
@@ -87,12 +88,17 @@ class AgentSession(WaitHandlers, MemoryHandlers):
         self._tried = False
         self._over = carry.status == "ended"
         self._left = carry.parked
+        self._reply_once: Reply | None = None
         if carry.parked is not None:
             self._standing.turn = self._turn(carry.parked.invocation_id, carry.parked)
 
     @workflow.run
-    async def run(self, carry: Carry | None = None) -> None:
-        """Take what is in the inbox, one after the other, until the session is ended."""
+    async def run(self, carry: Carry | None = None) -> Reply | None:
+        """Take what is in the inbox, one after the other, until the session is ended.
+
+        Returns:
+            How its turn ended, where it is the session of an agent that another has asked.
+        """
         with typed():
             face.tag(SessionKey.parse(self._id), self._standing.totals.status)
         try:
@@ -105,13 +111,15 @@ class AgentSession(WaitHandlers, MemoryHandlers):
                 elif self._inbox:
                     await self._take(self._inbox.take())
                 else:
-                    return
+                    return self._reply_once
         except asyncio.CancelledError:
             # The workflow itself was cancelled: let the handlers answer, then leave.
             self._inbox.abandon()
             self._compactions.abandon()
             self._vectors.abandon()
-            await workflow.wait_condition(workflow.all_handlers_finished)
+            await workflow.wait_condition(
+                lambda: workflow.all_handlers_finished() and not self._waits.children.running
+            )
             raise
 
     # What a session takes. Payloads are plain JSON, read by `Request.of`.
@@ -246,11 +254,13 @@ class AgentSession(WaitHandlers, MemoryHandlers):
         if self._inbox or self._may_renew():
             return True
         # A run that never opened the session (an unknown agent, a stray signal) keeps nothing.
-        idle_for_good = self._over or (self._standing.epoch is None and self._tried)
+        idle_for_good = (
+            self._over or self._standing.totals.once or (self._standing.epoch is None and self._tried)
+        )
         return idle_for_good and self._nothing_open()
 
     def _nothing_open(self) -> bool:
-        behind = self._compactions.running or self._vectors.running
+        behind = self._compactions.running or self._vectors.running or self._waits.children.running
         return workflow.all_handlers_finished() and not behind
 
     def _may_renew(self) -> bool:
@@ -296,9 +306,19 @@ class AgentSession(WaitHandlers, MemoryHandlers):
             if self._standing.epoch is None:
                 self._standing.set_status("error")
             self._inbox.refuse(item, refused)
+            self._note_once(item, Failure(type=refused.type or "ApplicationError", message=refused.message))
         else:
             self._inbox.answer(item, answer)
+            self._note_once(item, answer)
         self._standing.show()
+
+    def _note_once(self, item: Item, came: Reply | Ack | Failure) -> None:
+        """Keep how the turn ended that another agent has asked for."""
+        if item.id != REQUEST or not self._standing.totals.once:
+            return
+        if isinstance(came, Failure):
+            came = Reply(invocation_id=item.id, status="failed", failure=came)
+        self._reply_once = came if isinstance(came, Reply) else None
 
     async def _take_turn(self, item: Item) -> Reply:
         self._turns_here += 1

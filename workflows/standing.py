@@ -24,7 +24,7 @@ from workflows.waiting import Waits
 __all__ = ["Standing"]
 
 STEPS_SHOWN = 8
-_NOT_SHOWN = {"inbox", "epoch", "model", "parked", "mail", "heard", "dropped", "was", "nano_usd"}
+_NOT_SHOWN = {"inbox", "epoch", "model", "parked", "mail", "heard", "dropped", "was", "nano_usd", "once"}
 """What is carried and is no part of the status, or is counted anew for it."""
 
 

@@ -122,7 +122,7 @@ async def snapshot(
 )
 async def context(key: KeyDep, services: ServicesDep) -> Response:
     """Made by the code that the worker makes it with."""
-    agent = services.agents.get(key.app)
+    agent = services.agents.of(key)
     found = await services.store.context(key, state_keys=state_keys(agent.instruction))
     told: JsonObject = {"head": found.session.head}
     if found.summary is not None:
