@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 
 from temporalio import activity
 
+from activities.asking_tasks import COUNT_CHILD, CountTask
 from activities.budgets import check_session_budget
 from activities.fencing import still_wanted
 from activities.prompt import calls_of, model_event_id
-from activities.protocol import COUNT_CHILD, Asked, Child, CountTask, ToolTask, call_id_of
+from activities.protocol import Asked, Child, ToolTask, call_id_of
 from activities.runtime import beating, log, session_key, typed_errors
 from perdure.agent import Agent
 from perdure.agenttool import REQUEST, AgentTool, child_session_id, lineage

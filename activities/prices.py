@@ -51,9 +51,8 @@ def check_prices(agents: Iterable[Agent]) -> None:
 def _check_prices(agent: Agent, *, counts: bool) -> None:
     """The same of one agent and those that are its tools; ``counts`` where another's budget pays for it."""
     counts = counts or (agent.budget is not None and agent.budget.in_money)
-    for tool in agent.tools:
-        if isinstance(tool, AgentTool):
-            _check_prices(tool.agent, counts=counts)
+    for other in [*agent.sub_agents, *(tool.agent for tool in agent.tools if isinstance(tool, AgentTool))]:
+        _check_prices(other, counts=counts)
     if counts:
         summarises = agent.compaction.model if agent.compaction is not None else None
         for model in {agent.model, summarises or agent.model}:

@@ -23,7 +23,6 @@ from perdure.errors import PerdureError
 __all__ = [
     "CALL_MODEL",
     "COMPACT",
-    "COUNT_CHILD",
     "END",
     "INTERRUPT",
     "LONGEST",
@@ -39,7 +38,6 @@ __all__ = [
     "CallRef",
     "Child",
     "CompactTask",
-    "CountTask",
     "EndTask",
     "Failure",
     "InterruptTask",
@@ -64,7 +62,6 @@ __all__ = [
 CALL_MODEL = "call_model"
 RUN_TOOL = "run_tool"
 COMPACT = "compact"
-COUNT_CHILD = "count_child"
 REWIND = "rewind"
 INTERRUPT = "interrupt"
 END = "end_session"
@@ -304,13 +301,6 @@ class Child(Record):
     """Its id; the app and the user are those of the session that asks."""
     blob: str
     """Where the store has what it is asked."""
-
-
-class CountTask(Record):
-    """Count what an agent took that was asked for a call, and is not to answer it any more."""
-
-    session: str
-    call_id: str
 
 
 class ToolOutcome(Record):

@@ -31,6 +31,7 @@ from perdure.errors import InvocationNotFound, StaleEpoch, StateConflict, Storag
 from perdure.logs import words_of
 from perdure.registry import Registry
 from perdure.state import State
+from perdure.transfer import member
 from perdure.types import Json, SessionKey
 from storage.sessions import SessionStore
 
@@ -89,7 +90,7 @@ class ToolActivities:
             StaleEpoch: the turn was cancelled or rewound meanwhile; nothing was written.
         """
         key = session_key()
-        agent = self._agents.of(key)
+        root = self._agents.of(key)
         asked_id = model_event_id(task.invocation_id, task.step)
         response_id = response_event_id(task.invocation_id, task.step, task.index)
         async with beating() as attempts, self.room.taken(), self._slots:
@@ -105,7 +106,7 @@ class ToolActivities:
                     raise InvocationNotFound(f"{key} has no event {asked_id} that asked for a call")
                 state = State(session.state, temp=self._temp.of(key, task.invocation_id))
                 wanted = calls_of(asked)[task.index]
-                agent = await self._servers.with_tool(agent, str(wanted.get("name")))
+                agent = await self._servers.with_tool(member(root, asked.author), str(wanted.get("name")))
                 call = Call(self._store, key, agent, task, wanted, state, self._memories)
                 event = await call.without_running(found)
                 if event is not None and event.seq:

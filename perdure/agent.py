@@ -16,6 +16,7 @@ from perdure.jsonvalues import json_copy
 from perdure.mcp import McpServer
 from perdure.state import is_temp
 from perdure.tool import Tool, tool
+from perdure.transfer import check_team
 from perdure.types import Json
 
 if TYPE_CHECKING:
@@ -194,6 +195,8 @@ class Agent:
         tools: functions, or what ``@tool`` made of them, kept as a tuple of :class:`Tool`; other agents
             or :class:`AgentTool`, each call of which is a session of its own; and :class:`McpServer`,
             kept as ``servers``: their tools are known once a worker has connected.
+        sub_agents: other agents that it may hand the conversation over to, and they to it and to one
+            another; the session stays one, with the limits, budget, compaction and memory of this one.
         compaction: when to sum up; never where None.
         limits: how far a turn may go; ``Limits()`` where None.
         memory: what its sessions leave to the user's others; nothing by itself where None.
@@ -222,6 +225,9 @@ class Agent:
     output_key: str | None
     generation: dict[str, Json] | None = field(hash=False)
     servers: tuple[McpServer, ...]
+    sub_agents: tuple[Agent, ...]
+    equipped: dict[str, Agent] = field(hash=False, compare=False)
+    """Those of its team as they act in a session with it; see :mod:`perdure.transfer`."""
 
     def __init__(
         self,
@@ -237,6 +243,7 @@ class Agent:
         budget: Budget | None = None,
         output_schema: type[BaseModel] | None = None,
         output_key: str | None = None,
+        sub_agents: Iterable[Agent] = (),
     ) -> None:
         _check_name(name)
         what = f"agent {name!r}"
@@ -267,9 +274,12 @@ class Agent:
             "output_key": output_key,
             "generation": _generation(generation, what, structured=output_schema is not None),
             "servers": servers,
+            "sub_agents": _sub_agents(sub_agents, what),
+            "equipped": {},
         }
         for field_name, value in fields.items():
             object.__setattr__(self, field_name, value)  # the dataclass is frozen from here on
+        check_team(self)
 
     def tool(self, name: str) -> Tool | None:
         """The tool of that name, or None."""
@@ -307,6 +317,14 @@ def _apart(given: object, what: str) -> tuple[list[object], tuple[McpServer, ...
     items = list(given)
     servers = tuple(item for item in items if isinstance(item, McpServer))
     return [item for item in items if not isinstance(item, McpServer)], servers
+
+
+def _sub_agents(given: object, what: str) -> tuple[Agent, ...]:
+    items = tuple(given) if isinstance(given, Iterable) else (given,)
+    agents = tuple(item for item in items if isinstance(item, Agent))
+    if len(agents) < len(items):
+        raise InvalidAgent(f"{what}: sub_agents is {given!r}; it is a list of agents")
+    return agents
 
 
 def _tools(given: Iterable[object], what: str) -> tuple[Tool, ...]:

@@ -18,8 +18,9 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 
 from perdure.agent import Agent
-from perdure.agenttool import AgentTool, lineage
+from perdure.agenttool import lineage
 from perdure.errors import InvalidAgent, UnknownAgent
+from perdure.transfer import agent_tool
 from perdure.types import SessionKey
 
 __all__ = ["Registry", "load_agents"]
@@ -75,8 +76,8 @@ class Registry:
         """
         agent = self.get(key.app)
         for name in lineage(key.session_id):
-            tool = agent.tool(name)
-            if not isinstance(tool, AgentTool):
+            tool = agent_tool(agent, name)
+            if tool is None:
                 raise UnknownAgent(
                     f"session {key} is one of an agent that {agent.name!r} had as its tool {name!r}, and has "
                     "no more; give it that tool again, or delete the session"

@@ -14,8 +14,9 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, ChildWorkflowError, WorkflowAlreadyStartedError
 from temporalio.workflow import ChildWorkflowCancellationType, ParentClosePolicy
 
+from activities.asking_tasks import COUNT_CHILD, CountTask
 from activities.failures import refusal
-from activities.protocol import COUNT_CHILD, Asked, CallRef, Child, CountTask, Failure, ToolTask, call_id_of
+from activities.protocol import Asked, CallRef, Child, Failure, ToolTask, call_id_of
 from perdure.agenttool import REQUEST
 from perdure.types import SessionKey
 from workflows import calls
