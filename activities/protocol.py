@@ -69,7 +69,6 @@ SAVE_ARTIFACT = "save_artifact"
 NOTE_PROGRESS = "note_progress"
 REMEMBER = "remember"
 
-
 TOOL_SECONDS = 600.0
 """How long a tool may run for which nothing longer is said. The tool's own, shorter limit is the
 activity's to keep; this is the workflow's, for when the worker cannot."""

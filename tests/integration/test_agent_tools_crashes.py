@@ -1,4 +1,4 @@
-"""Workers that die while agents are asked: each is asked once, answers once, and is counted once.
+"""Workers die, or Temporal forgets, while agents are asked: each answers once, and is counted once.
 
 The scenes play beside each other: each waits ten seconds until a dead worker is missed.
 """
@@ -49,7 +49,8 @@ async def test_s58_a_worker_dies_while_agents_are_asked(temporal: TemporalServer
             folder=folder,
         )
         deaths = [_dies_at(stage, point, occurrence) for point, occurrence in POINTS]
-        failures = await asyncio.gather(_killed_while_both_are_asked(stage), *deaths, return_exceptions=True)
+        by_hand = [_killed_while_both_are_asked(stage), _temporal_forgets_while_both_are_asked(stage)]
+        failures = await asyncio.gather(*by_hand, *deaths, return_exceptions=True)
     await store.close()
     assert [each for each in failures if each is not None] == []
 
@@ -70,6 +71,22 @@ async def _killed_while_both_are_asked(stage: Stage) -> None:
         await scene.gemini.wait(lambda: len(scene.asked()) == 3, "both to be asked", STARTED_IN)
         await scene.killed_and_started_again()
         assert (await turn).text == "Both are done."
+        await _all_is_there_once(stage, scene)
+
+
+async def _temporal_forgets_while_both_are_asked(stage: Stage) -> None:
+    async with Scene(stage, app="delegating") as scene:
+        for name in "ab":
+            scene.gemini.hang(contains=_request(scene, name))
+        turn = _delegate(scene)
+        await scene.gemini.wait(lambda: len(scene.asked()) == 3, "both to be asked", STARTED_IN)
+        await scene.worker.kill()
+        keys = [scene.key, *(child.key for child in await stage.store.children(scene.key))]
+        for key in keys:
+            await stage.client.get_workflow_handle(key.workflow_id).terminate()
+        await asyncio.gather(turn, return_exceptions=True)
+        await scene.start()
+        assert (await scene.say("delegate", "m1")).text == "Both are done."
         await _all_is_there_once(stage, scene)
 
 
