@@ -3,6 +3,7 @@
 # make lint                     the same without the suites
 # make bench-turn [JSON=FILE]   what a turn costs
 # make bench-idle [SESSIONS=N] [JSON=FILE]  what 10,000 open sessions cost that do nothing
+# make bench-cancel [SAMPLES=N] [JSON=FILE]  how soon a cancel is felt
 # make bench-context [JSON=FILE]  what a prompt costs as its session grows
 # make bench-store [JSON=FILE]  what the session store costs, beside the floor and google-adk
 # make soak [MINUTES=30] [SEED=N] [DATABASE=postgres|sqlite]  random sessions under random faults, then a checker
@@ -17,8 +18,10 @@ SHELL := /bin/sh
 VENV  := .venv
 BIN   := $(VENV)/bin
 PIP   := -m pip -qq --disable-pip-version-check
+# What is never imported need not be compiled either.
+INSTALL := $(PIP) install --no-compile
 
-.PHONY: demo test lint crash-matrix bench-idle bench-context bench-turn bench-gateway bench-store soak soak-store constraints clean
+.PHONY: demo test lint crash-matrix bench-cancel bench-idle bench-context bench-turn bench-gateway bench-store soak soak-store constraints clean
 .DEFAULT_GOAL := demo
 
 # $(call step,NAME,COMMAND): run it, say how long it took.
@@ -49,6 +52,9 @@ bench-turn: $(VENV)/.installed
 bench-idle: $(VENV)/.installed
 	@$(BIN)/python -m bench.idle --sessions $(or $(SESSIONS),10000) $(if $(JSON),--json '$(JSON)')
 
+bench-cancel: $(VENV)/.installed
+	@$(BIN)/python -m bench.cancel --samples $(or $(SAMPLES),20) $(if $(JSON),--json '$(JSON)')
+
 bench-gateway: $(VENV)/.installed-test
 	@$(BIN)/python -m bench.gateway $(if $(JSON),--json '$(JSON)')
 
@@ -71,13 +77,13 @@ clean:
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/.made
 	@echo 'installing Perdure and what it needs into $(VENV); the first time takes about a minute …'
-	@$(BIN)/python $(PIP) install -c constraints.txt -e '.[dev]'
+	@$(BIN)/python $(INSTALL) -c constraints.txt -e '.[dev]'
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	@echo 'installing what the tests need; the first time takes about a minute …'
 	@$(call test_group,$(BIN)/python) > $(VENV)/test-group.txt
-	@$(BIN)/python $(PIP) install -c constraints.txt -r $(VENV)/test-group.txt
+	@$(BIN)/python $(INSTALL) -c constraints.txt -r $(VENV)/test-group.txt
 	@touch $@
 
 # A folder left half made by an interrupted run has no pip that runs, and is made again.
@@ -96,7 +102,7 @@ constraints: $(VENV)/.made
 	@rm -rf $(VENV)-constraints
 	@$(BIN)/python -m venv $(VENV)-constraints
 	@$(call test_group,$(BIN)/python) > $(VENV)/test-group.txt
-	@$(VENV)-constraints/bin/python $(PIP) install -e '.[dev]' llama-index-workflows -r $(VENV)/test-group.txt
+	@$(VENV)-constraints/bin/python $(INSTALL) -e '.[dev]' llama-index-workflows -r $(VENV)/test-group.txt
 	@head -2 constraints.txt > $(VENV)/constraints.txt
 	@$(VENV)-constraints/bin/python -m pip freeze --exclude-editable >> $(VENV)/constraints.txt
 	@mv $(VENV)/constraints.txt constraints.txt

@@ -36,6 +36,8 @@ from activities.mcp_servers import McpServers
 from activities.memory import Memories, MemoryActivities
 from activities.model import ModelActivities
 from activities.retention import RetentionActivities
+from activities.runtime import HEARTBEAT_HELD
+from activities.schedules import ScheduleActivities
 from activities.steering import SteeringActivities
 from activities.tools import ToolActivities
 from embedded.pollers import polls
@@ -50,6 +52,7 @@ from perdure.registry import Registry, load_agents
 from perdure.settings import Settings
 from storage.sessions import SessionStore
 from workflows.retention import Retention
+from workflows.schedule import ScheduledMessage
 from workflows.session import AgentSession
 
 __all__ = ["build_worker", "main", "run_worker"]
@@ -85,7 +88,8 @@ def build_worker(
         workflow_runner: the sandbox in tests. Production runs without: the workflow code
             imports nothing that varies, and the sandbox costs a third of the throughput.
         tool_threads: where sync tools run; None: in threads of the worker's own.
-        servers: the connections to the agents' MCP servers, which the caller closes; None: there are none.
+        servers: the connections to the agents' MCP servers, which the caller closes. Where None, the worker
+            makes its own, and leaves them open.
     """
     servers = servers or McpServers()
     model = ModelActivities(
@@ -113,9 +117,10 @@ def build_worker(
     asking = AskingActivities(store)
     memory = MemoryActivities(store, agents, memories)
     retention = RetentionActivities(store, client)
+    schedules = ScheduleActivities(store, client)
     return Worker(
         client,
-        workflows=[AgentSession, Retention],
+        workflows=[AgentSession, Retention, ScheduledMessage],
         activities=[
             model.call_model,
             tools.run_tool,
@@ -130,6 +135,7 @@ def build_worker(
             retention.find,
             retention.delete,
             retention.collect_blobs,
+            schedules.deliver,
         ],
         workflow_runner=workflow_runner or UnsandboxedWorkflowRunner(),
         # How long a session waits for a worker that died before another may take its workflow.
@@ -147,7 +153,7 @@ def _polling(settings: Settings, activities: int) -> dict[str, Any]:
         "max_concurrent_activities": activities,
         "graceful_shutdown_timeout": timedelta(seconds=settings.graceful_shutdown),
         # A cancel is heard of through a heartbeat, and must be felt within two seconds.
-        "max_heartbeat_throttle_interval": timedelta(seconds=1),
+        "max_heartbeat_throttle_interval": timedelta(seconds=HEARTBEAT_HELD),
         # Left to itself the SDK hashes every module there is: seconds of CPU at each start, and 32
         # bytes of every workflow task.
         "build_id": None if settings.deployment else settings.build_id or __version__,

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from activities.mcp_schema import fitted_schema
+from activities.oversize import READ_ARTIFACT
 from perdure.context import ToolContext
 from perdure.errors import InvalidAgent
 from perdure.mcp import McpServer
@@ -47,7 +48,7 @@ class McpTool(Tool):
         super().__init__(
             run,
             name=_fitted_name(server.prefix + listed.name),
-            description=listed.description or listed.title or "",
+            description=(listed.description or listed.title or "").strip() or None,
             parallel=True,  # it touches no state
             timeout=server.timeout,
             retries=server.retries,
@@ -64,8 +65,8 @@ def mcp_tools(server: McpServer, listed: Iterable[types.Tool], call: CallServer)
     """The tools that an agent gets of a server.
 
     Raises:
-        InvalidAgent: the declaration names tools that the server does not have; or a schema that the
-            model could not be shown.
+        InvalidAgent: the declaration names tools that the server does not have; or a name is taken; or
+            a schema could not be shown to the model.
     """
     listed = list(listed)
     known = {each.name for each in listed}
@@ -74,7 +75,13 @@ def mcp_tools(server: McpServer, listed: Iterable[types.Tool], call: CallServer)
             f"MCP server {server.title!r} has no tools named {', '.join(sorted(unknown))}, as only, without "
             f"or confirm say; it has: {', '.join(sorted(known)) or 'none'}"
         )
-    return [McpTool(server, each, call) for each in listed if server.gives(each.name)]
+    tools = [McpTool(server, each, call) for each in listed if server.gives(each.name)]
+    if any(tool.name == READ_ARTIFACT for tool in tools):
+        raise InvalidAgent(
+            f"MCP server {server.title!r} has a tool named {READ_ARTIFACT!r}, as Perdure has itself; "
+            "give it a prefix"
+        )
+    return list[Tool](tools)
 
 
 class _Listed:

@@ -27,6 +27,7 @@ from activities.compaction import Compactor
 from activities.context_cache import ContextCache
 from activities.fencing import still_wanted
 from activities.gemini import Gemini
+from activities.joining import join
 from activities.limits import check_limits, in_time
 from activities.mcp_servers import McpServers
 from activities.media_cache import MediaCache
@@ -121,10 +122,13 @@ class ModelActivities:
                 turn = await self._begin(key, agent, task)
                 if turn.done is not None:
                     done = _outcome(turn.epoch, agent, turn.done, inline=task.inline)
-                    return done.model_copy(update={"repeated": True})
+                    whose = turn.done.invocation_id
+                    joined = {"joined": whose} if whose != task.invocation_id else {}
+                    return done.model_copy(update={"repeated": True, **joined})
                 epoch = turn.epoch
             if epoch is None:
                 raise StaleEpoch(f"step {task.step} of {task.invocation_id} in {key} came without an epoch")
+            taken = await join(self._store, key, agent.limits, task, epoch) if task.joining else []
             context = await self._contexts.read(key, state_keys=keys_of(agent))
             agent = acting(agent, context.session.state)
             answered = model_event_id(task.invocation_id, task.step)
@@ -137,6 +141,8 @@ class ModelActivities:
                 event = await self._step(key, agent, task, epoch, context, attempts)
             outcome = _outcome(epoch, agent, event, inline=task.inline)
             more: JsonObject = {"model": agent.model} if task.step == 1 else {}
+            if taken:
+                more["taken"] = taken
             if not goes_on(event) and _compaction_due(agent, context, event):
                 more["compact"] = True
             if outcome.calls and task.step == 1 and agent.limits.turn_timeout is not None:

@@ -28,8 +28,18 @@ from perdure.errors import EventConflict, SessionExists
 from perdure.types import Event, Json, JsonObject, SessionKey
 from storage.sessions import Confirm, SessionStore, Turn
 from storage.storable import canonical
+from storage.turns import JOINED
 
-__all__ = ["OVERSIZE", "READ_ARTIFACT", "begin_turn", "fit_answer", "fit_response", "may_read"]
+__all__ = [
+    "OVERSIZE",
+    "READ_ARTIFACT",
+    "begin_turn",
+    "fit_answer",
+    "fit_message",
+    "fit_response",
+    "may_read",
+    "says_the_same",
+]
 
 READ_ARTIFACT = "read_artifact"
 """The tool that reads what was put away."""
@@ -78,15 +88,20 @@ async def begin_turn(
                 # An artifact needs its session, and the first message of all is what makes one.
                 with suppress(SessionExists):
                     await store.create(key, confirm=confirm)
-            fitted = await _fitted_message(store, key, event, limits)
+            fitted = await fit_message(store, key, event, limits)
             return await store.begin_turn(key, fitted, epoch=epoch, reopen=reopen, confirm=confirm)
     try:
         return await store.begin_turn(key, event, epoch=epoch, reopen=reopen, confirm=confirm)
     except EventConflict:
         stored = await store.event(key, event.id)
-        if stored is None or _digest_of(stored) != _digest(event.content):
+        if stored is None or not says_the_same(stored, event):
             raise
         return await store.begin_turn(key, stored, epoch=epoch, reopen=reopen, confirm=confirm)
+
+
+def says_the_same(stored: Event, event: Event) -> bool:
+    """Whether a stored message was given as this one is, whatever was put away of it."""
+    return _digest_of(stored) == _digest(event.content)
 
 
 async def fit_answer(store: SessionStore, key: SessionKey, event: Event, limits: Limits) -> Event:
@@ -117,8 +132,10 @@ def may_read(event: Event) -> bool:
     return bool(event.meta.get(OVERSIZE, {}).get("read"))
 
 
-async def _fitted_message(store: SessionStore, key: SessionKey, event: Event, limits: Limits) -> Event:
-    away = _Away(store, key, event, limits, f"messages/{_plain(event.invocation_id)}")
+async def fit_message(store: SessionStore, key: SessionKey, event: Event, limits: Limits) -> Event:
+    """A user's message, its texts and its inline data put away where they are too large."""
+    message_id = event.meta.get(JOINED, event.invocation_id)
+    away = _Away(store, key, event, limits, f"messages/{_plain(message_id)}")
     parts = _parts(event)
     long = _too_long(_texts(parts), limits.message_chars)
     for index, part in enumerate(parts):

@@ -118,7 +118,7 @@ def calls_of(event: Event) -> list[JsonObject]:
 
 
 def is_user_message(event: Event) -> bool:
-    """Whether the event is a message of the user's, which begins an invocation."""
+    """Whether the event is a message of the user's, which begins an invocation or has joined it."""
     return event.author == "user" and event.content is not None
 
 

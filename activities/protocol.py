@@ -10,7 +10,7 @@ workflow of next year.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 from temporalio.api.failure.v1 import Failure as FailureProto
@@ -42,6 +42,7 @@ __all__ = [
     "Failure",
     "InterruptTask",
     "Interrupted",
+    "Joining",
     "ModelOutcome",
     "ModelTask",
     "Moved",
@@ -79,8 +80,18 @@ LONGEST = 10 * 366 * 86_400
 FOREIGN_MESSAGE = 300
 """Characters that the history keeps of an outage's error."""
 
+FailureKind = Literal["application_failure_info", "canceled_failure_info", "timeout_failure_info"]
+
 _OUTAGES = frozenset({"asyncpg", "botocore", "sqlalchemy", "sqlite3"})
 """Packages whose errors tell of an outage in their first line."""
+
+
+_DETAILS: dict[FailureKind, str] = {
+    "application_failure_info": "details",
+    "canceled_failure_info": "details",
+    "timeout_failure_info": "last_heartbeat_details",
+}
+"""Where the failures of each kind have their details."""
 
 
 class _PayloadConverter(PydanticPayloadConverter):
@@ -105,6 +116,15 @@ class _FailureConverter(DefaultFailureConverter):
             failure.ClearField("cause")
             if not isinstance(exception, FailureError):
                 failure.message = _first_line(exception)
+
+    def from_failure(self, failure: FailureProto, payload_converter: PayloadConverter) -> BaseException:
+        # Nobody reads them; and those of an activity of somebody else's might be of no form that we know.
+        plain = FailureProto()
+        plain.CopyFrom(failure)
+        for kind, details in _DETAILS.items():
+            if plain.HasField(kind):
+                getattr(plain, kind).ClearField(details)
+        return super().from_failure(plain, payload_converter)
 
 
 class SealableFailureConverter(_FailureConverter):
@@ -163,6 +183,16 @@ class CallRef(Record):
     """Seconds until a worker of that queue begins it."""
 
 
+class Joining(Record):
+    """A message that joins a turn which is under way."""
+
+    message_id: str
+    text: str | None = None
+    content: dict[str, Any] | None = None
+    blob: str | None = None
+    """Where the store has the content, instead of the content."""
+
+
 class ModelTask(Record):
     """Ask the model for the next step of a turn.
 
@@ -179,6 +209,8 @@ class ModelTask(Record):
     """Where the store has the content, instead of the content."""
     reopen: bool = False
     inline: bool = False
+    joining: Sequence[Joining] = ()
+    """What the user has said meanwhile: appended before the model is asked."""
 
 
 class ModelOutcome(Record):
@@ -207,6 +239,11 @@ class ModelOutcome(Record):
     model: str | None = None
     """The model's name, with the first step of a turn: what the UI calls the next ones."""
     text: str | None = None
+    joined: str | None = None
+    """The message had joined this turn, and it is that which has ended."""
+    taken: Sequence[str] = ()
+    """The ids of the messages that have joined. A worker of an earlier release takes none; each of the
+    others is for a turn of its own, to be answered or to be told why."""
 
 
 class Resolution(Record):
@@ -349,10 +386,12 @@ class InterruptTask(Record):
     epoch: int | None = None
     reason: str
     failure: Failure | None = None
+    message_id: str | None = None
+    """The message that the turn is to end for. Where the log has it, it was sent before: nothing is done."""
 
 
 class Interrupted(Record):
-    """What came of interrupting a turn whose answer was in the log already: it ends by itself."""
+    """What came of interrupting a turn that was left alone: it ends by itself."""
 
     epoch: int
 

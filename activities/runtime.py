@@ -21,6 +21,7 @@ from perdure.types import SessionKey, Spent
 
 __all__ = [
     "HEARTBEAT_EVERY",
+    "HEARTBEAT_HELD",
     "KEEPS_TRYING_TO_WRITE",
     "WORKER_STOPS",
     "Attempts",
@@ -30,9 +31,12 @@ __all__ = [
     "typed_errors",
 ]
 
-HEARTBEAT_EVERY = 1.5
-"""Seconds between heartbeats. An activity hears of its cancellation with the next one; the workflow
-gives it up after 10 seconds without any (``workflows/calls.py``)."""
+HEARTBEAT_EVERY = 1.0
+"""Seconds between heartbeats. An activity hears of its cancellation with the next one, and that is to be
+within two seconds; the workflow gives it up after 10 without any (``workflows/calls.py``)."""
+
+HEARTBEAT_HELD = 0.8
+"""Seconds for which the SDK holds back a heartbeat behind another: less than lie between two of ours."""
 
 UNFORESEEN = (
     ArithmeticError,
@@ -177,7 +181,7 @@ class Attempts:
 @asynccontextmanager
 async def beating() -> AsyncIterator[Attempts]:
     """Heartbeat for as long as the block runs, so that a dead worker is noticed in seconds."""
-    # No beat yet: the SDK holds the next one back for a second, and that is the one that counts the try.
+    # No beat yet: the SDK would hold the next one back, and that is the one that counts the try.
     attempts = Attempts()
 
     async def beat() -> None:

@@ -29,7 +29,7 @@ from activities.protocol import (
 )
 from activities.runtime import beating, log, session_key, typed_errors
 from perdure.registry import Registry
-from perdure.types import Event
+from perdure.types import Event, SessionKey
 from storage.sessions import SessionStore
 from storage.turns import end_marker
 
@@ -81,11 +81,15 @@ class SteeringActivities:
         """End a running turn in the log.
 
         Returns:
-            The session's epoch from here on; as an ``Interrupted`` if the turn was over before.
+            The session's epoch from here on; as an ``Interrupted`` if the turn was over before, or is to
+            end for a message that was sent before.
         """
         key = session_key()
         error = task.failure.model_dump() if task.failure else None
         async with beating():
+            if task.message_id is not None and await self._was_said(key, task.message_id):
+                log(logging.INFO, "spared", key, task.invocation_id, "by %s sent again", task.message_id)
+                return Interrupted(epoch=(await self._store.get(key, max_events=0)).epoch)
             epoch = await self._store.interrupt(
                 key,
                 task.invocation_id,
@@ -97,6 +101,9 @@ class SteeringActivities:
             marked = await self._store.event(key, end_marker(task.invocation_id))
         log(logging.INFO, "interrupted", key, task.invocation_id, "%s", task.reason)
         return Interrupted(epoch=epoch) if marked is None else epoch
+
+    async def _was_said(self, key: SessionKey, message_id: str) -> bool:
+        return await self._store.event(key, f"{message_id}:user") is not None
 
     @activity.defn(name=END)
     @typed_errors

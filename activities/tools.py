@@ -17,6 +17,7 @@ from functools import partial
 
 from temporalio import activity
 
+from activities.builtin_tools import builtin_tool
 from activities.fencing import still_wanted
 from activities.mcp_servers import McpServers
 from activities.memory import Memories
@@ -106,7 +107,9 @@ class ToolActivities:
                     raise InvocationNotFound(f"{key} has no event {asked_id} that asked for a call")
                 state = State(session.state, temp=self._temp.of(key, task.invocation_id))
                 wanted = calls_of(asked)[task.index]
-                agent = await self._servers.with_tool(member(root, asked.author), str(wanted.get("name")))
+                agent, name = member(root, asked.author), str(wanted.get("name"))
+                if builtin_tool(agent, name) is None:
+                    agent = await self._servers.with_tool(agent, name)
                 call = Call(self._store, key, agent, task, wanted, state, self._memories)
                 event = await call.without_running(found)
                 if event is not None and event.seq:

@@ -83,12 +83,17 @@ async def _request(
     store: SessionStore, key: SessionKey, agent: Agent, context: Context
 ) -> tuple[ModelRequest | None, str | None]:
     """What the worker would send; or nothing, and why."""
+    from activities.mcp_servers import McpServers
     from activities.model_request import full_request
 
+    servers = McpServers()
     try:
-        return await full_request(store, key, acting(agent, context.session.state), context), None
+        equipped = await servers.equip(acting(agent, context.session.state))
+        return await full_request(store, key, equipped, context), None
     except PerdureError as error:
         return None, f"{type(error).__name__}: {error}"
+    finally:
+        await servers.close()
 
 
 def _head(key: SessionKey, context: Context, request: ModelRequest | None) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import render
+from cli import render, schedules, steering, waiting
 from cli.common import (
     DEFAULT_DATA,
     DataOption,
@@ -23,7 +23,6 @@ from cli.common import (
     session_key,
 )
 from cli.prompt_view import show_context
-from cli.waiting import add_to
 from perdure.errors import InvalidOption
 from perdure.settings import Settings
 from perdure.types import Session, SessionKey
@@ -141,7 +140,9 @@ def import_(
     asyncio.run(_import(find_settings(data), file, session_key(under) if under else None))
 
 
-add_to(app)
+waiting.add_to(app)
+steering.add_to(app)
+schedules.add_to(app)
 
 
 def _apps(settings: Settings) -> list[str]:

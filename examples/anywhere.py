@@ -11,6 +11,7 @@ See docs/tools.md.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from perdure import Agent, McpServer, ToolContext, tool
@@ -43,7 +44,10 @@ def draw(sides: int, size: int = 100) -> dict[str, Any]:
 
 
 shelf = McpServer.stdio(
-    sys.executable, ["-m", "examples.shelf"], name="shelf", prefix="shelf_", confirm=["clear"]
+    *(sys.executable, [str(Path(__file__).with_name("shelf.py"))]),
+    name="shelf",
+    prefix="shelf_",
+    confirm=["clear"],
 )
 
 agent = Agent(

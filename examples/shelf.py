@@ -1,4 +1,4 @@
-"""The MCP server of examples/anywhere.py: a shelf. ``python -m examples.shelf`` serves it on stdio."""
+"""The MCP server of examples/anywhere.py: a shelf. ``python examples/shelf.py`` serves it on stdio."""
 
 from __future__ import annotations
 

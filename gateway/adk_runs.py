@@ -93,7 +93,8 @@ def _content(run: Run) -> JsonObject | None:
     answered = {part.function_response.id for part in parts if part.function_response}
     if answered:
         ids = sorted(map(str, answered))
-        raise HTTPException(400, f"Function call not found for function response ids: {ids}. No call waits.")
+        missing = f"Function call not found for function response ids: {ids}."
+        raise HTTPException(400, f"{missing} What a call waits for is sent to /tool-result or /approve.")
     if run.new_message is None or not parts:
         return None
     content = run.new_message.model_dump(mode="json", by_alias=True, exclude_none=True)

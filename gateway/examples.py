@@ -123,6 +123,7 @@ BODIES: Mapping[str, Any] = {
     "cancelTurn": {"invocationId": "m2"},
     "endSession": {"requestId": "end-1"},
     "compactSession": {"requestId": "compact-1"},
+    "rememberSession": {"requestId": "remember-1"},
     "adkUpdateMemory": {"sessionId": "s1"},
     "adkFinalizeCredentials": {
         "connectorName": "calendar",

@@ -13,7 +13,7 @@ from temporalio.client import Client
 from temporalio.converter import DataConverter
 from temporalio.exceptions import ApplicationError
 
-from activities.protocol import Failure
+from activities.protocol import CALL_MODEL, RUN_TOOL, Failure
 from activities.runtime import KEEPS_TRYING_TO_WRITE
 from gateway.served import is_polled
 from perdure.errors import StorageUnavailable, TemporalUnavailable
@@ -21,6 +21,8 @@ from workflows.messages import Status
 
 __all__ = ["Work", "work_of"]
 
+_TELL = frozenset({CALL_MODEL, RUN_TOOL})
+"""The activities whose heartbeats tell that they keep trying to write."""
 _KEPT = (
     "the step is done, and what came of it is kept until it can be written: the database or the artifacts' "
     "filesystem is out of order, the worker's log says which; nothing is to be done here"
@@ -70,7 +72,8 @@ async def _unserved(pending: PendingActivityInfo, client: Client) -> Failure | N
 
 
 async def _met(pending: PendingActivityInfo, converter: DataConverter) -> Failure | None:
-    details = await converter.decode(pending.heartbeat_details.payloads)
+    ours = pending.activity_type.name in _TELL
+    details = await converter.decode(pending.heartbeat_details.payloads) if ours else []
     if details[2:3] == [KEEPS_TRYING_TO_WRITE]:
         return Failure(type=StorageUnavailable.__name__, message=_KEPT)
     if not pending.HasField("last_failure"):

@@ -17,29 +17,25 @@ from temporalio.client import (
     WithStartWorkflowOperation,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
-from temporalio.common import (
-    SearchAttributeKey,
-    SearchAttributePair,
-    TypedSearchAttributes,
-    WorkflowIDConflictPolicy,
-)
+from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError
 
 from activities.codec import converter
 from activities.memory import Memories
+from activities.starting import attributes, summary
 from gateway.answer import Answer, answer_of
 from gateway.closing import close_workflow
 from gateway.held_up import Work, work_of
 from gateway.remembering import MemoryOfUsers
+from gateway.schedules import Schedules
 from gateway.served import while_served
 from gateway.typed import typed
 from gateway.waiting import CARRIED_BYTES, WaitingCall, WaitingCalls
-from perdure import searchattributes
 from perdure.errors import InvalidMessage, TemporalUnavailable
 from perdure.registry import Registry
 from perdure.settings import Settings
 from perdure.sources import Source
-from perdure.types import Json, JsonObject, Session, SessionKey
+from perdure.types import During, Json, JsonObject, Session, SessionKey
 from storage.sessions import SessionStore
 from workflows.messages import (
     LARGEST_MESSAGE,
@@ -72,6 +68,7 @@ class Said(TypedDict, total=False):
     message_id: str | None
     reopen: bool
     state: Mapping[str, Json] | None
+    during: During
 
 
 async def connect(settings: Settings) -> Client:
@@ -90,7 +87,7 @@ async def connect(settings: Settings) -> Client:
     )
 
 
-class Runner(WaitingCalls, MemoryOfUsers):
+class Runner(WaitingCalls, MemoryOfUsers, Schedules):
     """Talk to sessions.
 
     Args:
@@ -122,11 +119,12 @@ class Runner(WaitingCalls, MemoryOfUsers):
         message_id: str | None = None,
         reopen: bool = False,
         state: Mapping[str, Json] | None = None,
+        during: During = "queue",
     ) -> Answer:
         """One turn, from the message to the answer, or to where it waits for a person or the world.
 
-        Starts the session if there is none. Of a turn that waits, ask again under its id: once it
-        goes on, that returns when it is answered, or waits again.
+        Starts the session if there is none. Of a turn that waits, or is behind one that does, ask again
+        under its id: once it goes on, that returns when it is answered, or waits again.
 
         Args:
             key: the session.
@@ -134,14 +132,18 @@ class Runner(WaitingCalls, MemoryOfUsers):
             message_id: send a message again under its id and it runs once.
             reopen: open the session again if it was ended.
             state: a delta of the session's state, applied with the user's message; null removes a key.
+            during: what becomes of it where a turn runs. ``queue``: it is the next turn. ``join``: the
+                model sees it at the next step of that turn, whose answer is this message's, too; or it is
+                a turn of its own, if there is no such step. ``interrupt``: it ends that turn, and is next.
 
         Raises:
             InvalidMessage, InvalidContent, Busy, SessionEnded, UnknownAgent, InvocationRewound,
             EventConflict: the message was refused, and nothing was written.
         """
-        message = await self._message(key, text, content, message_id or new_id(), reopen, state)
+        message = await self._message(key, text, content, message_id or new_id(), reopen, state, during)
         reply = await self._send(key, "ask", message, Reply)
-        if message.blob is not None:  # it may have been left once more after it was taken
+        # It may have been left once more after it was taken. One that waits may not have been.
+        if message.blob is not None and reply.status != "waiting":
             await self.store.forget_message(key, message.blob)
         logged = reply.seq and reply.status in ("answered", "failed")
         found = await self.store.log(key, after=reply.seq - 1, limit=1) if logged else []
@@ -156,24 +158,25 @@ class Runner(WaitingCalls, MemoryOfUsers):
         message_id: str | None = None,
         reopen: bool = False,
         state: Mapping[str, Json] | None = None,
+        during: During = "queue",
     ) -> str:
         """Send a message without waiting for the turn. What is given is as in :meth:`ask`.
 
         Returns:
-            The invocation's id.
+            The message's id, which is the invocation's, unless it joins another.
 
         Raises:
             InvalidMessage, InvalidContent: it was not sent.
         """
         invocation_id = message_id or new_id()
-        message = await self._message(key, text, content, invocation_id, reopen, state)
+        message = await self._message(key, text, content, invocation_id, reopen, state, during)
         await self.client.start_workflow(
             AgentSession.run,
             id=_workflow_id(key),
             task_queue=self._task_queue,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            search_attributes=_attributes(key),
-            static_summary=_summary(key),
+            search_attributes=attributes(key),
+            static_summary=summary(key),
             start_signal="message",
             start_signal_args=[message],
         )
@@ -234,9 +237,9 @@ class Runner(WaitingCalls, MemoryOfUsers):
     async def delete(self, key: SessionKey) -> bool:
         """Delete the session: its workflow is closed, then log, state, artifacts and metadata go.
 
-        A running turn is cancelled, and what waits for its turn is not run. The sessions of the agents
-        that it has called go, too. Done twice it is the same as once, and one that died halfway is
-        finished by another. A message from then on starts a session anew.
+        A running turn is cancelled, and what waits for its turn is not run; its schedules go, too, and
+        the sessions of the agents that it has called. Done twice it is the same as once, and one that
+        died halfway is finished by another. A message from then on starts a session anew.
 
         Returns:
             Whether there was anything to delete.
@@ -248,6 +251,7 @@ class Runner(WaitingCalls, MemoryOfUsers):
 
     async def _delete_one(self, key: SessionKey) -> bool:
         found = False
+        await self._unschedule_all(key)
         # The workflow first, so that it cannot write any more. A message that came in between has
         # started another, or an attempt that came late the session: hence again, until nothing is there.
         while True:
@@ -297,14 +301,18 @@ class Runner(WaitingCalls, MemoryOfUsers):
         message_id: str,
         reopen: bool,
         state: Mapping[str, Json] | None,
+        during: During,
     ) -> Message:
         """The message as it is sent: one that is large, or brings state, is left in the store.
 
         Temporal carries its key then.
         """
-        fields: JsonObject = {"text": text, "content": content, "reopen": reopen or None}
+        fields: JsonObject = {"text": text, "content": content}
         given = {name: value for name, value in fields.items() if value is not None}
-        message = Message(message_id=message_id, **given)
+        how: JsonObject = {"reopen": True} if reopen else {}
+        if during != "queue":
+            how["during"] = during
+        message = Message(message_id=message_id, **given, **how)
         message.check_said()
         if message.size > LARGEST_MESSAGE:
             raise InvalidMessage(
@@ -314,7 +322,7 @@ class Runner(WaitingCalls, MemoryOfUsers):
         if state or message.size > CARRIED_BYTES:
             said = {"role": "user", "parts": [{"text": text}]} if content is None else content
             blob = await self.store.leave_message(key, message_id, said, state=state)
-            message = Message(message_id=message_id, blob=blob, **({"reopen": True} if reopen else {}))
+            message = Message(message_id=message_id, blob=blob, **how)
         message.check()
         return message
 
@@ -347,8 +355,8 @@ class Runner(WaitingCalls, MemoryOfUsers):
             id=_workflow_id(key),
             task_queue=self._task_queue,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            search_attributes=_attributes(key),
-            static_summary=_summary(key),
+            search_attributes=attributes(key),
+            static_summary=summary(key),
         )
 
 
@@ -364,18 +372,3 @@ def _workflow_id(key: SessionKey) -> str:
             f"takes {WORKFLOW_ID_LENGTH}: {key.workflow_id[:80]}…; shorten them"
         )
     return key.workflow_id
-
-
-def _attributes(key: SessionKey) -> TypedSearchAttributes:
-    values = {
-        searchattributes.APP: key.app,
-        searchattributes.USER: key.user_id,
-        searchattributes.STATUS: "open",
-    }
-    return TypedSearchAttributes(
-        [SearchAttributePair(SearchAttributeKey.for_keyword(name), value) for name, value in values.items()]
-    )
-
-
-def _summary(key: SessionKey) -> str:
-    return f"{key.app} · {key.user_id} · {key.session_id}"

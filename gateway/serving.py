@@ -16,7 +16,6 @@ from contextlib import asynccontextmanager
 from temporalio.client import Client
 
 from gateway.access import Access, TokenReader
-from gateway.app import create_app
 from gateway.listening import address_of, listening
 from gateway.opening import open_store
 from gateway.rates import Rates
@@ -97,6 +96,9 @@ async def serving(
     Raises:
         InvalidOption: it cannot listen there, or may not without tokens.
     """
+    # Half of what a worker would import, and most workers serve nobody.
+    from gateway.app import create_app
+
     host, port = address_of(address)
     async with open_memories(settings, store, agents) as memories:
         runner = Runner(client, store, task_queue=settings.task_queue, memories=memories)

@@ -22,6 +22,7 @@ from gateway.tail import Closed, Item, Partial, Rewound, Tail
 from perdure.errors import SessionNotFound, StorageUnavailable
 from perdure.types import Event, SessionKey
 from storage.feed import Subscription
+from storage.turns import JOINED
 
 if TYPE_CHECKING:
     from gateway.services import Services
@@ -135,9 +136,9 @@ async def turn_events(
 ) -> AsyncGenerator[Event | Partial | Answer]:
     """Send a message and give what its turn says, in order: partials and stored events, then the answer.
 
-    The user's own event is the first of them. Under a message id that was sent before, it is
-    the same turn: what it said so far, then the rest. Close the iterator (``aclosing``) to
-    stop listening; the turn goes on.
+    The user's own event is the first of them, also where it joins a turn that is under way. Under a
+    message id that was sent before, it is the same turn: what it said so far, then the rest. Close
+    the iterator (``aclosing``) to stop listening; the turn goes on.
 
     Args:
         services: the gateway's.
@@ -160,6 +161,7 @@ async def turn_events(
         place = await services.store.place_of(key, invocation_id)
         tail = Tail(services.store, key, reader, after=place, partials=partial)
         asking = streams.asking.ask(services.runner, key, said)
+        turns = {invocation_id}
 
         def answered(_: asyncio.Task[Answer]) -> None:
             reader.wake()
@@ -176,7 +178,9 @@ async def turn_events(
                         async with aclosing(tail.new()) as items:
                             async for item in items:
                                 await look()
-                                if isinstance(item, Event | Partial) and _belongs(item, invocation_id):
+                                if isinstance(item, Event) and item.meta.get(JOINED) == invocation_id:
+                                    turns.add(item.invocation_id)  # From here on it is that turn's answer.
+                                if isinstance(item, Event | Partial) and _belongs(item, turns):
                                     yield item
                     except SessionNotFound:
                         pass  # The turn makes it.
@@ -192,8 +196,8 @@ async def turn_events(
             asking.remove_done_callback(answered)
 
 
-def _belongs(item: Event | Partial, invocation_id: str) -> bool:
+def _belongs(item: Event | Partial, turns: set[str]) -> bool:
     """Whether something is said by a turn. Summaries bear the id of a turn, and come after it."""
     if isinstance(item, Partial):
-        return item.answering.invocation_id == invocation_id
-    return item.invocation_id == invocation_id and item.live and item.compaction is None
+        return item.answering.invocation_id in turns
+    return item.invocation_id in turns and item.live and item.compaction is None

@@ -26,7 +26,7 @@ from workflows.request import Request
 from workflows.session import AgentSession
 from workflows.wait_messages import Decision, Notification, Progress, Result, Settled, Waiting
 
-__all__ = ["WaitingCall", "WaitingCalls"]
+__all__ = ["CARRIED_BYTES", "WaitingCall", "WaitingCalls", "quoted"]
 
 CARRIED_BYTES = 32_768
 """The largest value that Temporal's history gets as it is."""
@@ -90,7 +90,7 @@ class WaitingCalls:
         query += " AND ExecutionStatus = 'Running'"
         for name, value in ((searchattributes.APP, app), (searchattributes.USER, user_id)):
             if value is not None:
-                query += f" AND {name} = {_quoted(value)}"
+                query += f" AND {name} = {quoted(value)}"
         asked: list[SessionKey] = []
         async for found in self.client.list_workflows(query):
             asked.append(SessionKey.parse(found.id))
@@ -242,12 +242,13 @@ class WaitingCalls:
 
     async def _served_or_not(self, key: SessionKey) -> list[WaitingCall]:
         try:
-            return await self._waiting(key, ASKED_FOR)
-        except SessionNotFound:  # it was closed meanwhile
+            try:
+                return await self._waiting(key, ASKED_FOR)
+            except (RPCError, WorkflowQueryFailedError):
+                events = (await self.store.get(key, max_events=LOOKED_AT)).events
+                return [await self._waiting_call(key, Waiting(**each)) for each in waits_of(events)]
+        except SessionNotFound:  # it was closed or deleted meanwhile
             return []
-        except (RPCError, WorkflowQueryFailedError):
-            events = (await self.store.get(key, max_events=LOOKED_AT)).events
-        return [await self._waiting_call(key, Waiting(**each)) for each in waits_of(events)]
 
     async def _waiting(self, key: SessionKey, within: timedelta | None = None) -> list[WaitingCall]:
         handle = self.client.get_workflow_handle(key.workflow_id)
@@ -268,6 +269,7 @@ def _given(**fields: Any) -> JsonObject:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _quoted(value: str) -> str:
+def quoted(value: str) -> str:
+    """A value as it stands in a query of Temporal's."""
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"

@@ -192,9 +192,9 @@ class Agent:
         instruction: what it is and how it should behave; may name state keys, as in
             ``Counters: {counters?}`` (see :mod:`perdure.instructions`).
         description: what it is good for, for people and other agents.
-        tools: functions, or what ``@tool`` made of them, kept as a tuple of :class:`Tool`; other agents
-            or :class:`AgentTool`, each call of which is a session of its own; and :class:`McpServer`,
-            kept as ``servers``: their tools are known once a worker has connected.
+        tools: functions, or what ``@tool`` made of them; kept as a tuple of :class:`Tool`. Other agents, or
+            :class:`AgentTool`, may stand among them, each call of which is a session of its own; and
+            a :class:`McpServer`.
         sub_agents: other agents that it may hand the conversation over to, and they to it and to one
             another; the session stays one, with the limits, budget, compaction and memory of this one.
         compaction: when to sum up; never where None.
@@ -207,6 +207,7 @@ class Agent:
             where there is an ``output_schema``, else its text.
         generation: further fields of google-genai's ``GenerateContentConfig``, as JSON:
             ``{"temperature": 0.2, "thinking_config": {"thinking_budget": 0}}``.
+        servers: MCP servers; what tools they have is known once a worker has connected.
 
     Raises:
         InvalidAgent: something in it cannot work; the message says what to do.
@@ -226,7 +227,7 @@ class Agent:
     generation: dict[str, Json] | None = field(hash=False)
     servers: tuple[McpServer, ...]
     sub_agents: tuple[Agent, ...]
-    equipped: dict[str, Agent] = field(hash=False, compare=False)
+    equipped: dict[str, Agent] = field(init=False, hash=False, compare=False)
     """Those of its team as they act in a session with it; see :mod:`perdure.transfer`."""
 
     def __init__(
@@ -243,6 +244,7 @@ class Agent:
         budget: Budget | None = None,
         output_schema: type[BaseModel] | None = None,
         output_key: str | None = None,
+        servers: Iterable[McpServer] = (),
         sub_agents: Iterable[Agent] = (),
     ) -> None:
         _check_name(name)
@@ -259,7 +261,10 @@ class Agent:
 
             check_schema(f"{what}: output_schema", output_schema)
         _check_key(f"{what}: output_key", output_key)
-        functions, servers = _apart(tools, what)
+        functions, among = _apart(tools, what)
+        servers = (*servers, *among)
+        for server in servers:
+            check_kind(f"{what}: servers", server, McpServer)
         fields = {
             "name": name,
             "model": model,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote, unquote
 
 from perdure.errors import InvalidMessage
@@ -19,6 +19,7 @@ from perdure.errors import InvalidMessage
 __all__ = [
     "NANO",
     "ArtifactVersion",
+    "During",
     "Event",
     "Json",
     "JsonObject",
@@ -32,6 +33,8 @@ __all__ = [
 Json = Any
 """A value that JSON can carry: None, bool, int, finite float, str, list, dict with str keys."""
 JsonObject = dict[str, Any]
+During = Literal["queue", "join", "interrupt"]
+"""What a message does where a turn runs: it waits for its end, joins its next step, or ends it."""
 
 NANO = 1_000_000_000
 """Billionths of a US dollar in one: money is counted in whole ones."""

@@ -67,7 +67,8 @@ class FollowStore(Store):
     async def place_of(self, key: SessionKey, invocation_id: str) -> int:
         """The seq behind which all events of an invocation are, also those that are still to come.
 
-        Just before its first event, if it has one, else the head of the log; 0 if there is no session.
+        Just before its first event, if it has one, or before the message of that id, if that joined another
+        invocation; else the head of the log; 0 if there is no session.
         """
         check_id(invocation_id, "the invocation id", max_bytes=MAX_ID_BYTES)
         return await self._read(key, lambda conn: _place_of(conn, key, invocation_id))
@@ -90,7 +91,10 @@ async def _place_of(conn: AsyncConnection, key: SessionKey, invocation_id: str) 
     if row is None:
         return 0
     first = await log.first_of_invocation(conn, key, invocation_id, 1)
-    return row.head if first is None else int(first.seq) - 1
+    if first is not None:
+        return int(first.seq) - 1
+    joined = (await log.by_ids(conn, key, [f"{invocation_id}:user"], row.projection)).values()
+    return min((event.seq - 1 for event in joined), default=row.head)
 
 
 def _seen(asked: asyncio.Task[News]) -> None:

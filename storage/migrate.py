@@ -6,7 +6,8 @@ Migrations expand before they contract: the release before must run on the new s
 there is no way down, and none is needed.
 
 Alembic keeps its context in module variables, so two upgrades in one process would trip
-over each other. Hence the thread of its own, with a lock and an event loop of its own.
+over each other. Hence the thread of its own, with a lock and an event loop of its own. And it
+is slow to import, so a process that finds its database up to date does without it.
 """
 
 from __future__ import annotations
@@ -14,20 +15,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
-from alembic.config import Config
-from alembic.runtime.environment import EnvironmentContext
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, inspect, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from perdure.errors import InvalidOption
 from storage.engine import Database
 from storage.options import StoreOptions
 
-__all__ = ["check", "upgrade"]
+__all__ = ["check", "revisions", "upgrade"]
 
 log = logging.getLogger("perdure.storage")
 
@@ -54,22 +52,33 @@ async def check(database: Database) -> None:
         InvalidOption: it was never migrated, or lacks revisions that this release needs.
     """
     current = await database.read(lambda conn: conn.run_sync(_current))
-    heads = set(_scripts().get_heads())
-    if current in heads or (current is not None and not _is_known(current)):
+    known = revisions()
+    if current == known[-1] or (current is not None and current not in known):
         return
     where = database.engine.url.render_as_string(hide_password=True)
     state = "has no tables of Perdure's" if current is None else f"is at revision {current}"
     raise InvalidOption(f"database {where} {state}; run `perdure db upgrade` first")
 
 
+def revisions() -> Sequence[str]:
+    """Those of this release, in order: each is a file whose name begins with it."""
+    return sorted(file.name.partition("_")[0] for file in (FOLDER / "versions").glob("[0-9]*.py"))
+
+
 def run(connection: Connection) -> None:
     """Run the missing revisions in the transaction that ``connection`` is in."""
-    scripts = _scripts()
+    from alembic.config import Config
+    from alembic.runtime.environment import EnvironmentContext
+    from alembic.script import ScriptDirectory
 
-    def missing(revision: object, _context: MigrationContext) -> object:
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
+    scripts = ScriptDirectory.from_config(config)
+
+    def missing(revision: object, _context: object) -> object:
         return scripts._upgrade_revs("head", revision)  # type: ignore[arg-type]  # alembic's own, as in command.upgrade
 
-    environment = EnvironmentContext(_config(), scripts, fn=missing, destination_rev="head")
+    environment = EnvironmentContext(config, scripts, fn=missing, destination_rev="head")
     environment.config.attributes["connection"] = connection
     with environment:
         scripts.run_env()
@@ -101,18 +110,5 @@ async def _run_locked(conn: AsyncConnection) -> tuple[str | None, str | None]:
 def _current(connection: Connection) -> str | None:
     if not inspect(connection).has_table("alembic_version"):
         return None
-    return MigrationContext.configure(connection).get_current_revision()
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
-    return config
-
-
-def _scripts() -> ScriptDirectory:
-    return ScriptDirectory.from_config(_config())
-
-
-def _is_known(revision: str) -> bool:
-    return any(script.revision == revision for script in _scripts().walk_revisions())
+    current: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return current

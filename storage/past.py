@@ -71,9 +71,23 @@ async def before(conn: AsyncConnection, key: SessionKey, ranges: Ranges, invocat
             return Point(seq=entry.seq, projection=projection.before(left, entry.seq))
         start = projection.next_live(ranges, entry.seq)
     if entry is None:
-        raise InvocationNotFound(f"{key} has no invocation {invocation_id}; look in its log for the right id")
+        raise await _not_found(conn, key, ranges, invocation_id)
     raise InvocationRewound(
         f"invocation {invocation_id} of {key} was rewound already; rewind before that rewind to redo it"
+    )
+
+
+async def _not_found(
+    conn: AsyncConnection, key: SessionKey, ranges: Ranges, invocation_id: str
+) -> InvocationNotFound:
+    said = (await log.by_ids(conn, key, [f"{invocation_id}:user"], ranges)).get(f"{invocation_id}:user")
+    if said is None:
+        return InvocationNotFound(
+            f"{key} has no invocation {invocation_id}; look in its log for the right id"
+        )
+    return InvocationNotFound(
+        f"message {invocation_id} of {key} joined invocation {said.invocation_id} and has none of its own; "
+        "name that one"
     )
 
 

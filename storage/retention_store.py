@@ -39,7 +39,8 @@ class RetentionStore(ArtifactStore):
     async def delete(self, key: SessionKey) -> bool:
         """Delete a session with its log, its state and its artifacts; no error if there is none.
 
-        What belongs to the user or the app stays: ``user:`` and ``app:`` keys, ``user:`` artifacts.
+        What belongs to the user or the app stays: ``user:`` and ``app:`` keys, ``user:`` artifacts, and
+        what was remembered of it.
         The bytes that nothing names any more go right after it; if that fails, the session is
         deleted all the same and :meth:`collect_blobs` takes them later.
 

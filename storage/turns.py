@@ -7,6 +7,8 @@ moves it, and whatever the turn still wants to write is refused. The end marker
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from perdure.errors import EventConflict, InvocationRewound
@@ -19,8 +21,10 @@ from storage.engine import Database
 from storage.records import Turn, same_event
 from storage.session_row import LockedSession, lock_or_insert, must_lock
 
-__all__ = ["begin_at_once", "begin_turn", "end_marker", "interrupt", "is_final", "mark_interrupted"]
+__all__ = ["JOINED", "begin_at_once", "begin_turn", "end_marker", "interrupt", "is_final", "mark_interrupted"]
 
+JOINED = "joined"
+"""The key of ``meta`` that has the id of a message which joined a turn that was under way."""
 FEW = 10
 """Events that are looked at together."""
 
@@ -42,9 +46,11 @@ async def begin_turn(
         if done is not None:
             return Turn(epoch=done[1], seq=done[0].seq, done=None)
     row = await (lock_or_insert(conn, key) if epoch is None else must_lock(conn, key))
-    last = await _last(conn, row, event.invocation_id)
+    last = None if JOINED in event.meta else await _last(conn, row, event.invocation_id)
     if last is not None:
         return await _begun(conn, row, event, last)
+    if (joined := await _joined(conn, row, event)) is not None:
+        return joined
     if not reopen:
         row.refuse_ended()
     if epoch is None:
@@ -150,6 +156,23 @@ async def _begun(conn: AsyncConnection, row: LockedSession, event: Event, last: 
         ended = await _mark(conn, row, event.invocation_id, "overtaken")
         await row.save(conn)
     return Turn(epoch=row.epoch, seq=first.seq, done=ended)
+
+
+async def _joined(conn: AsyncConnection, row: LockedSession, event: Event) -> Turn | None:
+    """How the turn stands that the message joined; None if it did not join any."""
+    found = (await log.by_ids(conn, row.key, [event.id], row.projection)).get(event.id)
+    if found is None or JOINED not in found.meta:
+        return None
+    last = await _last(conn, row, found.invocation_id)
+    assert last is not None, "the message itself is an event of that turn"
+    said = replace(event, invocation_id=found.invocation_id, meta={**found.meta, **event.meta})
+    turn = await _begun(conn, row, said, last)
+    if turn.done is not None or row.ended_at is not None:
+        return turn
+    # It was lost with its workflow, and there is no going on from its midst.
+    ended = await _mark(conn, row, found.invocation_id, "overtaken")
+    await row.save(conn)
+    return replace(turn, done=ended)
 
 
 async def _last(conn: AsyncConnection, row: LockedSession, invocation_id: str) -> Event | None:

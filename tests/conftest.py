@@ -1,4 +1,4 @@
-"""What holds for all tests: the order in which they are run.
+"""What holds for all tests: the order in which they are run, and that nobody outside is trusted.
 
 They wait more than they work, so several processes share them, a file at a time. The files
 that take minutes go first, or the last of them would be run by one process alone. The unit
@@ -7,13 +7,33 @@ tests come last, and are asked for by themselves where somebody wants to know so
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.plain_http import trust_nobody
+
 TESTS = Path(__file__).parent
 FIRST = ("soak", "integration", "acceptance", "adk", "typescript", "client", "gateway", "conformance")
 """Folders, those with the longest files first."""
+
+
+def pytest_configure() -> None:
+    """Before the first client is made."""
+    trust_nobody()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Look for no garbage while thousands of tests are collected, nor ever again among them."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -19,6 +19,7 @@ from activities.protocol import (
     CALL_MODEL,
     COMPACT,
     INTERRUPT,
+    LONGEST,
     REMEMBER,
     RUN_TOOL,
     TOOL_SECONDS,
@@ -69,9 +70,14 @@ async def call_model(task: ModelTask, model: str | None) -> ModelOutcome:
         heartbeat_timeout=HEARTBEAT,
         retry_policy=PATIENT,
         cancellation_type=ActivityCancellationType.TRY_CANCEL,
-        summary=step_title(model, task.step),
+        summary=step_title(model, task.step) + _joining(task),
     )
     return outcome
+
+
+def _joining(task: ModelTask) -> str:
+    count = len(task.joining)
+    return "" if not count else f" · {count} message{'s' if count > 1 else ''} joining"
 
 
 async def run_tool(task: ToolTask, call: CallRef) -> ToolOutcome:
@@ -99,7 +105,7 @@ async def run_tool(task: ToolTask, call: CallRef) -> ToolOutcome:
 
 def seconds_of(given: float | None) -> timedelta | None:
     """A time of a record, as Temporal takes it."""
-    return None if given is None else timedelta(seconds=given)
+    return None if given is None else timedelta(seconds=min(given, LONGEST))
 
 
 async def compact(task: CompactTask) -> int | None:
@@ -118,8 +124,8 @@ async def compact(task: CompactTask) -> int | None:
 
 
 async def remember(task: RememberTask) -> Remembered | None:
-    """Put what is live into the user's memory. Given up after a few attempts, which the embedding model
-    alone can fail: what has no vector by then is found by its words."""
+    """Put what is live into the user's memory. Given up after a few attempts: who asked can ask again, and
+    what has no vector by then is found by its words."""
     title = "vectors for the memory" if task.only_vectors else "remember"
     either: Any = Remembered | None  # a union is no type, but a type hint
     done: Remembered | None = await workflow.execute_activity(

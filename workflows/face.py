@@ -42,6 +42,7 @@ def details(status: Status, steps: Iterable[str]) -> str:
         _headline(status),
         "",
         *[f"- **Waits** for {each.title}: `{each.call_id}`{_progress(each)}" for each in status.waiting],
+        *[f"- **Joined** by `{item_id}`" for item_id in status.joined],
         f"- **Status** {status.status}",
         f"- **Waiting** {_count(status.queued, 'message')}",
         f"- **Turns** {status.turns}, with {_count(status.model_calls, 'model call')} "

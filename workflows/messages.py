@@ -42,6 +42,9 @@ LARGEST_MESSAGE = 20_000_000
 REFUSED_IDS = 20
 """Of how many messages that were refused the ids are kept."""
 
+DURING = ("queue", "join", "interrupt")
+"""What a message can do where a turn runs: wait for its end, join its next step, or end it."""
+
 
 class Message(Request):
     """What the user says: ``text``, or ``content`` (a genai ``Content``) for more than text."""
@@ -56,6 +59,8 @@ class Message(Request):
     """Open the session again if it was ended."""
     inline: bool = False
     """Put the answer's text into the reply, for callers that cannot read the database."""
+    during: str = "queue"
+    """What becomes of it where a turn runs: ``queue``, ``join`` or ``interrupt``."""
 
     def check(self) -> None:
         """Refuse what no turn could do anything with.
@@ -82,6 +87,8 @@ class Message(Request):
             raise InvalidMessage("a message has either text or content; this one has both or neither")
         if self.blob is not None and not 0 < len(self.blob) <= BLOB_LENGTH:
             raise InvalidMessage("the message's blob is not the key of one")
+        if self.during not in DURING:
+            raise InvalidMessage(f"during is one of {', '.join(DURING)}, and not {self.during[:80]!r}")
         if self.text is not None and not self.text.strip():
             raise InvalidMessage("the message is empty")
         if self.content is not None:
@@ -187,6 +194,23 @@ class Item(Record):
     message: Message | None = None
 
     @property
+    def joins(self) -> bool:
+        """Whether it is to join the turn that runs."""
+        return self.message is not None and self.message.during == "join"
+
+    @property
+    def interrupts(self) -> bool:
+        """Whether the turn that runs is to end for it."""
+        return self.message is not None and self.message.during == "interrupt"
+
+    @property
+    def alone(self) -> Item:
+        """The same as a turn of its own, where it was to join another."""
+        if self.message is None or not self.joins:
+            return self
+        return self.model_copy(update={"message": self.message.model_copy(update={"during": "queue"})})
+
+    @property
     def size(self) -> int:
         """Bytes of it in what is carried."""
         return len(self.model_dump_json(exclude_unset=True).encode("utf-8", "surrogatepass"))
@@ -211,6 +235,8 @@ class Carry(Record):
     refused_ids: Sequence[str] = ()
     parked: Parked | None = None
     """The turn that waits for a person or the world."""
+    joined: Sequence[str] = ()
+    """The ids of the last messages that have joined it."""
     mail: Sequence[Notification] = ()
     """Notifications that came before anybody waited for them."""
     heard: Sequence[str] = ()
@@ -264,3 +290,5 @@ class Status(Record):
     """Notifications that came before anybody waited for them, and are kept."""
     dropped: int = 0
     """Those that were not: too many were kept."""
+    joined: Sequence[str] = ()
+    """The ids of the messages that have joined the running turn."""

@@ -97,7 +97,7 @@ async def _run(remote: RemoteCall, given: JsonObject, call: CallRef) -> Payload:
         given,
         task_queue=remote.queue,
         result_type=RawValue,
-        start_to_close_timeout=timedelta(seconds=remote.timeout),
+        start_to_close_timeout=calls.seconds_of(remote.timeout),
         schedule_to_start_timeout=calls.seconds_of(remote.start_timeout),
         heartbeat_timeout=calls.seconds_of(remote.heartbeat_timeout),
         retry_policy=RetryPolicy(

@@ -128,7 +128,10 @@ class AgentSession(WaitHandlers, MemoryHandlers):
     async def ask(self, message: Any = None) -> Reply:
         """One turn; returns when the agent has answered, or the turn has failed or was cancelled."""
         said = Message.of(message)
-        reply = await self._inbox.answered(Item(kind="turn", id=said.message_id or update_id(), message=said))
+        item = Item(kind="turn", id=said.message_id or update_id(), message=said)
+        if item.interrupts and self._inbox.add(item):
+            await self._steering.make_way(item.id)
+        reply = await self._inbox.answered(item)
         if not isinstance(reply, Reply):
             taken = f"{reply.request_id} is the id of an end of {self._id}; send this under another"
             raise application_error(InvalidMessage(taken))
@@ -145,11 +148,13 @@ class AgentSession(WaitHandlers, MemoryHandlers):
                 self._check_gate()
 
     @workflow.signal
-    def message(self, message: Any = None) -> None:
+    async def message(self, message: Any = None) -> None:
         """The same, for callers that don't wait."""
         with self._standing.noted():
             said = Message.of(message)
-            self._queue(Item(kind="turn", id=said.message_id or str(workflow.uuid7()), message=said))
+            item = Item(kind="turn", id=said.message_id or str(workflow.uuid7()), message=said)
+            if self._queue(item) and item.interrupts:
+                await self._steering.make_way(item.id)
 
     @workflow.update
     async def rewind(self, request: Any = None) -> Ack:
@@ -277,13 +282,16 @@ class AgentSession(WaitHandlers, MemoryHandlers):
         if self._turns_here >= 2 * TURNS_PER_RUN:
             raise Busy(f"session {self._id} is about to continue as a new run; send this again")
 
-    def _queue(self, item: Item) -> None:
-        """Take what came by a signal. Nobody hears of its refusal, so ``status`` keeps the ids."""
+    def _queue(self, item: Item) -> bool:
+        """Take what came by a signal, and say whether it is new.
+
+        Nobody hears of a refusal, so ``status`` keeps the ids.
+        """
         full = self._inbox.full_for(item)
         if full is not None and workflow.patched(BOUNDED_INBOX):
             self._standing.totals = self._standing.totals.without(item.id)
             raise Busy(f"{item.id} was not taken: {full} in session {self._id}; send it again later")
-        self._inbox.add(item)
+        return self._inbox.add(item)
 
     async def _wake_for_end(self, item: Item) -> None:
         """A turn that waits would keep the session from its end."""

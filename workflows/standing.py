@@ -24,7 +24,21 @@ from workflows.waiting import Waits
 __all__ = ["Standing"]
 
 STEPS_SHOWN = 8
-_NOT_SHOWN = {"inbox", "epoch", "model", "parked", "mail", "heard", "dropped", "was", "nano_usd", "once"}
+JOINED_KEPT = 100
+"""Of how many messages that have joined a turn the ids are carried into the next run."""
+_NOT_SHOWN = {
+    "inbox",
+    "epoch",
+    "model",
+    "parked",
+    "joined",
+    "mail",
+    "heard",
+    "dropped",
+    "was",
+    "nano_usd",
+    "once",
+}
 """What is carried and is no part of the status, or is counted anew for it."""
 
 
@@ -43,7 +57,7 @@ class Standing:
         self.turn: Turn | None = None
         """The one that runs."""
         self.waits = Waits(carry)
-        self.inbox = Inbox(carry.inbox, carry.parked.invocation_id if carry.parked else None)
+        self.inbox = Inbox(carry.inbox, carry.parked.invocation_id if carry.parked else None, carry.joined)
         self.compactions = Compactions(self.note_step, self.note_error)
         self._steps: deque[str] = deque(maxlen=STEPS_SHOWN)
 
@@ -62,6 +76,7 @@ class Standing:
             usd=self.totals.nano_usd / NANO,
             turn_tokens=turn.tokens if turn else 0,
             turn_usd=turn.nano_usd / NANO if turn else 0.0,
+            joined=self.inbox.joined,
             **self.totals.model_dump(exclude=_NOT_SHOWN),
         )
 
@@ -69,7 +84,9 @@ class Standing:
         """What the next run is to be handed."""
         mail, turn = self.waits.mail, self.turn
         left = turn.left if turn else None
-        own = {"parked": left, "mail": mail.kept, "heard": mail.heard, "was": self.waits.was(left)}
+        joined = self.inbox.joined[-JOINED_KEPT:]
+        waits = {"mail": mail.kept, "heard": mail.heard, "was": self.waits.was(left)}
+        own = {"parked": left, "joined": joined, **waits}
         given = self.totals.model_fields_set - {*own, "dropped", "epoch", "inbox"}
         some = {
             name: list(value) if isinstance(value, deque) else value for name, value in own.items() if value

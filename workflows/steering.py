@@ -73,6 +73,13 @@ class Steering:
             if turn is not None and request.invocation_id in (None, turn.id):
                 await self.interrupt(turn, "cancelled")
 
+    async def make_way(self, message_id: str) -> None:
+        """End the turn that runs for a message, unless that is one sent again."""
+        turn = self._standing.turn
+        async with self._alone():
+            if turn is not None and turn is self._standing.turn and turn.stopped is None:
+                await self.interrupt(turn, f"interrupted by message {message_id}", message_id=message_id)
+
     async def give_up(self, turn: Turn, failure: Failure, reason: str) -> None:
         """End a turn by a failure, if it still runs."""
         async with self._alone():
@@ -87,12 +94,14 @@ class Steering:
             if turn is not None and turn.parked:
                 await self.interrupt(turn, reason)
 
-    async def interrupt(self, turn: Turn, reason: str, failure: Failure | None = None) -> None:
+    async def interrupt(
+        self, turn: Turn, reason: str, failure: Failure | None = None, *, message_id: str | None = None
+    ) -> None:
         """End a turn in the log, and then here; a request to do so waits for none before it."""
         standing = self._standing
         standing.inbox.unpark()  # who asks for it from now on waits for its end
         epoch = turn.epoch if turn.epoch is not None else standing.epoch
-        known = {"epoch": epoch, "failure": failure}
+        known = {"epoch": epoch, "failure": failure, "message_id": message_id}
         task = InterruptTask(
             invocation_id=turn.id,
             reason=reason,
@@ -105,7 +114,10 @@ class Steering:
         else:
             if isinstance(moved, Interrupted):
                 # It had its answer, which nobody here knows of yet: whoever asked is still to be told that.
+                # Or what it was to end for had been said before, and it goes on.
                 standing.epoch = moved.epoch
+                if turn.parked:
+                    standing.park(turn)
                 return
             standing.epoch = moved
         turn.stop(reason)

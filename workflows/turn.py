@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
-from activities.protocol import CallRef, Failure, ModelOutcome, ModelTask
+from activities.protocol import CallRef, Failure, Joining, ModelOutcome, ModelTask
 from perdure.errors import LimitExceeded
 from workflows import calls
 from workflows.clock import Clock
-from workflows.messages import Reply
+from workflows.messages import Item, Reply
 from workflows.step import Step
 from workflows.wait_messages import Parked
 from workflows.waiting import Waits
@@ -36,6 +36,12 @@ class Watcher(Protocol):
 
     async def give_up(self, turn: Turn, failure: Failure, reason: str) -> None:
         """It is to be ended, by this failure."""
+
+    def joining(self) -> Sequence[Item]:
+        """What joins it with its next step."""
+
+    def joined(self, taken: Sequence[str]) -> None:
+        """That step has been; these have joined."""
 
 
 class Turn:
@@ -149,6 +155,8 @@ class Turn:
             self._do(calls.step_title(self.model, task.step))
             outcome = await calls.call_model(task, self.model)
             self._learn(outcome)
+            if task.joining:
+                self._watcher.joined(outcome.taken)
             if outcome.mend:
                 self._inline = task.inline
                 task = self._next(task.step)
@@ -169,7 +177,10 @@ class Turn:
 
     def _next(self, step: int) -> ModelTask:
         assert self.epoch is not None, "a step that has run has told the epoch"
-        more = {"inline": True} if self._inline else {}
+        items = self._watcher.joining()
+        more: dict[str, Any] = {"joining": [_joining(item) for item in items]} if items else {}
+        if self._inline or any(item.message is not None and item.message.inline for item in items):
+            more["inline"] = True
         return ModelTask(invocation_id=self.id, step=step + 1, epoch=self.epoch, **more)
 
     async def _run_step(self, number: int, epoch: int, run: Callable[[Step], Awaitable[None]]) -> None:
@@ -224,7 +235,7 @@ class Turn:
         status = "failed" if outcome.failure else "cancelled" if outcome.cancelled else "answered"
         extra = {"text": outcome.text, "failure": outcome.failure}
         return Reply(
-            invocation_id=self.id,
+            invocation_id=outcome.joined or self.id,
             status=status,
             seq=outcome.seq,
             **{name: value for name, value in extra.items() if value is not None},
@@ -233,6 +244,12 @@ class Turn:
     def _do(self, what: str) -> None:
         self.doing = what
         self._watcher.note(what)
+
+
+def _joining(item: Item) -> Joining:
+    assert item.message is not None, "what joins is a message"
+    said = item.message.model_dump(include={"text", "content", "blob"}, exclude_unset=True)
+    return Joining(message_id=item.id, **said)
 
 
 def _names(refs: Sequence[CallRef]) -> str:

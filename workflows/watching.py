@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from temporalio import workflow
 
 from activities.protocol import Failure
+from workflows.messages import Item
 from workflows.standing import Standing
 from workflows.steering import Steering
 from workflows.turn import Turn
@@ -46,6 +47,16 @@ class Watching:
     def warned(self, warning: str | None, *, anew: bool) -> None:
         """What of the agent's budget is nearly spent."""
         self._standing.warn(warning, anew=anew)
+
+    def joining(self) -> Sequence[Item]:
+        """What joins the turn with its next step."""
+        return self._standing.inbox.offer()
+
+    def joined(self, taken: Sequence[str]) -> None:
+        """That step has been; these have joined."""
+        self._standing.inbox.settle(taken)
+        for item_id in taken:
+            self._standing.note_step(f"joined by `{item_id}`")
 
     async def give_up(self, turn: Turn, failure: Failure, reason: str) -> None:
         """The turn is to be ended."""

@@ -148,7 +148,9 @@ async def update_memory(
     app: AppPath, user: UserPath, services: ServicesDep, wanted: UpdateMemory
 ) -> Response:
     """Put what is live of a session into the user's memory; again, and it adds what came since."""
-    await services.runner.remember(SessionKey(app=app, user_id=user, session_id=wanted.session_id))
+    key = SessionKey(app=app, user_id=user, session_id=wanted.session_id)
+    await adk_sessions.must_find(services.store, key)
+    await services.runner.remember(key)
     return JSONResponse(None)
 
 

@@ -15,7 +15,7 @@ from gateway.services import CallerDep, KeyDep, Services, ServicesDep, WatchDep
 from gateway.shapes import Body, Record, SpentBody, WaitingBody, answer_json
 from gateway.sse import MEDIA_TYPE, TURN_STREAM, turn_stream, wants_stream
 from perdure.errors import SessionNotFound
-from perdure.types import SessionKey
+from perdure.types import During, SessionKey
 
 __all__ = ["router"]
 
@@ -38,6 +38,11 @@ class MessageBody(Body):
         default=None, description="State that is set with the message; null removes a key."
     )
     reopen: StrictBool = Field(default=False, description="Open the session again if it was ended.")
+    during: During = Field(
+        default="queue",
+        description="What becomes of it where a turn runs: it waits for its end, joins its next step, or "
+        "ends it.",
+    )
     wait: StrictBool = Field(default=True, description="False is the same as `Prefer: respond-async`.")
 
 
@@ -57,7 +62,7 @@ class AnswerBody(Record):
         }
     )
 
-    invocation_id: str
+    invocation_id: str = Field(description="The turn: of the message, or the one that it has joined.")
     status: str = Field(description="`answered`, `failed`, `cancelled` or `waiting`.")
     seq: int = Field(description="Of the event that ended it; 0 where it waits.")
     text: str
@@ -112,6 +117,7 @@ async def send_message(
         "message_id": message_id,
         "reopen": body.reopen,
         "state": body.state_delta,
+        "during": body.during,
     }
     if wants_stream(request):
         return await turn_stream(services, key, request.url.path, look, **said)

@@ -11,6 +11,7 @@ import httpx2
 from perdure.client import calls
 from perdure.client.aio_artifacts import AsyncArtifacts
 from perdure.client.aio_memory import AsyncMemoryOfSession, AsyncUserMemory
+from perdure.client.aio_schedules import AsyncSchedulesOfSession
 from perdure.client.aio_streams import AsyncSessionStream, AsyncTurnStream
 from perdure.client.aio_waiting import AsyncWaitsOfSession
 from perdure.client.aio_wire import AsyncWire
@@ -26,7 +27,7 @@ from perdure.client.results import (
     Status,
     UpdateOutcome,
 )
-from perdure.types import Event, Json, JsonObject, Session, SessionKey
+from perdure.types import During, Event, Json, JsonObject, Session, SessionKey
 
 __all__ = ["AsyncClient", "AsyncFoundSession", "AsyncSessionHandle", "AsyncSessions"]
 
@@ -186,7 +187,7 @@ class AsyncSessions:
         return AsyncFoundSession(self._wire, record)
 
 
-class AsyncSessionHandle(AsyncWaitsOfSession, AsyncMemoryOfSession, Named):
+class AsyncSessionHandle(AsyncWaitsOfSession, AsyncMemoryOfSession, AsyncSchedulesOfSession, Named):
     """One session. What it does is done now; nothing of it is remembered here."""
 
     def __init__(self, wire: AsyncWire, key: SessionKey) -> None:
@@ -203,6 +204,7 @@ class AsyncSessionHandle(AsyncWaitsOfSession, AsyncMemoryOfSession, Named):
         message_id: str | None = None,
         state: Mapping[str, Json] | None = None,
         reopen: bool = False,
+        during: During = "queue",
     ) -> Answer:
         """One turn, from the message to the answer, however long it takes. Starts the session if need be.
 
@@ -212,6 +214,8 @@ class AsyncSessionHandle(AsyncWaitsOfSession, AsyncMemoryOfSession, Named):
             message_id: send a message again under its id and it runs once; a new one where None.
             state: a delta of the session's state, applied with the message; None removes a key.
             reopen: open the session again if it was ended.
+            during: what becomes of it where a turn runs. ``queue``: it is the next turn. ``join``: the model
+                sees it at the next step of that turn, and gets its answer. ``interrupt``: it ends that turn.
 
         Returns:
             How it ended. A turn that failed is no error: look at ``status``.
@@ -222,7 +226,7 @@ class AsyncSessionHandle(AsyncWaitsOfSession, AsyncMemoryOfSession, Named):
             GatewayUnavailable: the gateway is away for longer than the client's patience. The turn goes
                 on: ask again under the error's ``request_id``.
         """
-        call = calls.message(self.key, text, content, message_id, state, reopen)
+        call = calls.message(self.key, text, content, message_id, state, reopen, during)
         while True:
             answer = await self._wire.send(call)
             if answer is not None:
@@ -236,13 +240,14 @@ class AsyncSessionHandle(AsyncWaitsOfSession, AsyncMemoryOfSession, Named):
         message_id: str | None = None,
         state: Mapping[str, Json] | None = None,
         reopen: bool = False,
+        during: During = "queue",
     ) -> str:
         """As :meth:`ask`, without waiting for the turn.
 
         Returns:
             The invocation's id. :meth:`ask` the same under it for the answer.
         """
-        call = calls.message(self.key, text, content, message_id, state, reopen)
+        call = calls.message(self.key, text, content, message_id, state, reopen, during)
         return await self._wire.send(calls.no_wait(call))
 
     def stream(
@@ -253,13 +258,14 @@ class AsyncSessionHandle(AsyncWaitsOfSession, AsyncMemoryOfSession, Named):
         message_id: str | None = None,
         state: Mapping[str, Json] | None = None,
         reopen: bool = False,
+        during: During = "queue",
     ) -> AsyncTurnStream:
         """As :meth:`ask`, with what is said on the way: pieces of answers as they come, and events.
 
         A connection that breaks is made again, and nothing is given twice but pieces of an answer that
         has not ended. To stop listening does not end the turn; :meth:`cancel` does.
         """
-        call = calls.message(self.key, text, content, message_id, state, reopen)
+        call = calls.message(self.key, text, content, message_id, state, reopen, during)
         return AsyncTurnStream(self._wire, calls.streamed(call))
 
     def events(self, *, after: int = 0, live: bool = False) -> AsyncIterator[Event]:

@@ -38,7 +38,7 @@ from perdure.client.results import (
     Status,
     UpdateOutcome,
 )
-from perdure.types import Event, Json, JsonObject, Session, SessionKey
+from perdure.types import During, Event, Json, JsonObject, Session, SessionKey
 
 __all__ = ["new_id"]
 
@@ -155,10 +155,12 @@ def message(
     message_id: str | None,
     state: Mapping[str, Json] | None,
     reopen: bool,
+    during: During,
 ) -> Call[Answer | None]:
     """A message, waited for a while; None where its turn goes on."""
     chosen = message_id or new_id()
-    body = given(text=text, content=content, stateDelta=state, reopen=reopen or None, messageId=chosen)
+    how = given(reopen=reopen or None, during=None if during == "queue" else during)
+    body = given(text=text, content=content, stateDelta=state, messageId=chosen, **how)
     return Call(
         method="POST",
         path=session_path(key, "/messages"),

@@ -23,10 +23,11 @@ from perdure.client.results import (
 )
 from perdure.client.sync_artifacts import Artifacts
 from perdure.client.sync_memory import MemoryOfSession, UserMemory
+from perdure.client.sync_schedules import SchedulesOfSession
 from perdure.client.sync_streams import SessionStream, TurnStream
 from perdure.client.sync_waiting import WaitsOfSession
 from perdure.client.sync_wire import SyncWire
-from perdure.types import Event, Json, JsonObject, Session, SessionKey
+from perdure.types import During, Event, Json, JsonObject, Session, SessionKey
 
 __all__ = ["Client", "FoundSession", "SessionHandle", "Sessions"]
 
@@ -183,7 +184,7 @@ class Sessions:
         return FoundSession(self._wire, record)
 
 
-class SessionHandle(WaitsOfSession, MemoryOfSession, Named):
+class SessionHandle(WaitsOfSession, MemoryOfSession, SchedulesOfSession, Named):
     """One session. What it does is done now; nothing of it is remembered here."""
 
     def __init__(self, wire: SyncWire, key: SessionKey) -> None:
@@ -200,6 +201,7 @@ class SessionHandle(WaitsOfSession, MemoryOfSession, Named):
         message_id: str | None = None,
         state: Mapping[str, Json] | None = None,
         reopen: bool = False,
+        during: During = "queue",
     ) -> Answer:
         """One turn, from the message to the answer, however long it takes. Starts the session if need be.
 
@@ -209,6 +211,8 @@ class SessionHandle(WaitsOfSession, MemoryOfSession, Named):
             message_id: send a message again under its id and it runs once; a new one where None.
             state: a delta of the session's state, applied with the message; None removes a key.
             reopen: open the session again if it was ended.
+            during: what becomes of it where a turn runs. ``queue``: it is the next turn. ``join``: the model
+                sees it at the next step of that turn, and gets its answer. ``interrupt``: it ends that turn.
 
         Returns:
             How it ended. A turn that failed is no error: look at ``status``.
@@ -219,7 +223,7 @@ class SessionHandle(WaitsOfSession, MemoryOfSession, Named):
             GatewayUnavailable: the gateway is away for longer than the client's patience. The turn goes
                 on: ask again under the error's ``request_id``.
         """
-        call = calls.message(self.key, text, content, message_id, state, reopen)
+        call = calls.message(self.key, text, content, message_id, state, reopen, during)
         while True:
             answer = self._wire.send(call)
             if answer is not None:
@@ -233,13 +237,14 @@ class SessionHandle(WaitsOfSession, MemoryOfSession, Named):
         message_id: str | None = None,
         state: Mapping[str, Json] | None = None,
         reopen: bool = False,
+        during: During = "queue",
     ) -> str:
         """As :meth:`ask`, without waiting for the turn.
 
         Returns:
             The invocation's id. :meth:`ask` the same under it for the answer.
         """
-        call = calls.message(self.key, text, content, message_id, state, reopen)
+        call = calls.message(self.key, text, content, message_id, state, reopen, during)
         return self._wire.send(calls.no_wait(call))
 
     def stream(
@@ -250,13 +255,14 @@ class SessionHandle(WaitsOfSession, MemoryOfSession, Named):
         message_id: str | None = None,
         state: Mapping[str, Json] | None = None,
         reopen: bool = False,
+        during: During = "queue",
     ) -> TurnStream:
         """As :meth:`ask`, with what is said on the way: pieces of answers as they come, and events.
 
         A connection that breaks is made again, and nothing is given twice but pieces of an answer that
         has not ended. To stop listening does not end the turn; :meth:`cancel` does.
         """
-        call = calls.message(self.key, text, content, message_id, state, reopen)
+        call = calls.message(self.key, text, content, message_id, state, reopen, during)
         return TurnStream(self._wire, calls.streamed(call))
 
     def events(self, *, after: int = 0, live: bool = False) -> Iterator[Event]:

@@ -47,7 +47,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = tmp_path_factory.mktemp("clean") / "venv"
     run(sys.executable, "-m", "venv", environment, cwd=ROOT)
     python = environment / "bin" / "python"
-    pip = (python, "-m", "pip", "-qq", "--disable-pip-version-check", "install")
+    pip = (python, "-m", "pip", "-qq", "--disable-pip-version-check", "install", "--no-compile")
     run(*pip, "-c", ROOT / "constraints.txt", f"{wheel}[dev]", "llama-index-workflows", cwd=ROOT)
     return python
 

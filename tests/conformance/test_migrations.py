@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from embedded.postgres import PostgresServer
@@ -99,6 +100,11 @@ async def test_the_migrated_full_text_is_the_declared_one(
     ours = await look(await new_database(kind), FULL_TEXT[kind])
     assert len(ours) >= 4
     assert await look(empty, FULL_TEXT[kind]) == ours
+
+
+def test_the_revisions_are_those_that_alembic_finds() -> None:
+    scripts = ScriptDirectory(str(migrate.FOLDER))
+    assert [script.revision for script in scripts.walk_revisions()] == [*reversed(migrate.revisions())]
 
 
 async def test_an_upgrade_of_what_is_up_to_date_changes_nothing(empty: str) -> None:

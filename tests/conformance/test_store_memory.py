@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from typing import Any
 
+import asyncpg
 import pytest
 
 from perdure.errors import InvalidOption, SessionNotFound
@@ -12,7 +14,7 @@ from perdure.types import SessionKey
 from storage.sessions import SessionStore
 from tests.conformance.conftest import Backend
 from tests.conformance.events import answer, asked, content, event, say, summary, user
-from tests.conformance.watch import stored
+from tests.conformance.watch import statements, stored
 
 BOB = SessionKey(app="counter", user_id="bob", session_id="s1")
 
@@ -329,6 +331,35 @@ async def test_vectors_find_what_words_do_not(store: SessionStore, key: SessionK
     assert both[0] == "a car", "found both ways"
     assert await found(store, key, "kitten", model="other", near=[1, 0, 0]) == []
     assert await found(store, replace(key, user_id="bob"), "x", model="m", near=[1, 0, 0]) == []
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])
+async def test_pgvector_finds_the_same(backend: Backend, store: SessionStore, key: SessionKey) -> None:
+    numbers = random.Random(7)
+    for invocation in range(20):
+        await told(store, key, f"i{invocation}", f"said {invocation}", f"answered {invocation}")
+    await store.remember(key)
+    lacking = await store.lacking_vectors(key, "m", 100)
+    await store.keep_vectors(
+        key, "m", [(number, [numbers.gauss(0, 1) for _ in range(16)]) for number, _ in lacking]
+    )
+    near = [[numbers.gauss(0, 1) for _ in range(16)] for _ in range(5)]
+
+    async def all_found() -> list[list[str]]:
+        return [await found(store, key, "-", limit=7, model="m", near=each) for each in near]
+
+    plain = await all_found()
+    connection = await asyncpg.connect(backend.url)
+    await connection.execute("CREATE EXTENSION vector")
+    try:
+        seen: list[str] = []
+        with statements(store, seen):
+            assert await all_found() == plain
+        assert any("<=>" in statement for statement in seen)
+    finally:
+        await store.close()
+        await connection.execute("DROP EXTENSION vector")
+        await connection.close()
 
 
 async def test_vectors_of_another_model_are_replaced(store: SessionStore, key: SessionKey) -> None:

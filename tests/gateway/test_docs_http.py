@@ -38,13 +38,15 @@ async def test_the_examples_run(sqlite_gateway: Gateway) -> None:
         out, errors = await process.communicate()
         assert process.returncode == 0, f"{example}\n{out.decode()}\n{errors.decode()}"
         said.append(out.decode())
-    assert json.loads(said[0]) == {
+    answer = json.loads(said[0])
+    assert answer.pop("spent")["modelCalls"] == 2
+    assert answer == {
         "invocationId": "m1",
         "status": "answered",
         "seq": 4,
         "text": "I've incremented the 'one' counter by 1. The new value is 1.",
     }
-    assert json.dumps(json.loads(said[0])) in PAGE
+    assert json.dumps(answer).removesuffix("}") in PAGE
     assert '"forkedFrom"' in said[2]
     assert "ten" in said[3]
 

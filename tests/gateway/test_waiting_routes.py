@@ -100,3 +100,16 @@ async def test_another_users_calls_are_out_of_reach(gateway: Gateway) -> None:
             is_problem(await stranger.post(path + route, json={"callId": "m1:t1.0"}), 403, "forbidden")
         is_problem(await stranger.get(path + "/waiting"), 403, "forbidden")
         is_problem(await stranger.post(path + "/notify", json={"name": "x"}), 403, "forbidden")
+
+
+async def test_a_stream_of_a_turn_that_waits_says_so(gateway: Gateway) -> None:
+    path = path_of(gateway.key("clerk"))
+    gateway.world.gemini.script(call("transfer", to="ann", amount=5), say("done"))
+    said = {"text": "go", "messageId": "m1"}
+    stream = await gateway.http.post(path + "/messages", json=said, headers={"accept": "text/event-stream"})
+    last = stream.text.strip().split("\n\n")[-1]
+    assert last.startswith("event: answer")
+    assert '"status":"waiting"' in last
+    assert '"callId":"m1:t1.0"' in last
+    behind = (await gateway.http.post(path + "/messages", json={"text": "and", "messageId": "m2"})).json()
+    assert (behind["invocationId"], behind["status"]) == ("m2", "waiting")

@@ -8,8 +8,10 @@ from collections.abc import Awaitable, Callable
 from perdure import Agent, Compaction, Limits
 from perdure.errors import InvocationRewound, ModelRefused
 from perdure.testing import call, say
+from tests.histories.elsewhere_plays import PAINTER, elsewhere
 from tests.histories.ending_plays import deleted, end, refused, reopened, retention, stopped
 from tests.histories.play import Play
+from tests.histories.steering_plays import interrupting, joined, joining, scheduled
 from tests.histories.waiting_plays import (
     approval,
     events,
@@ -29,12 +31,14 @@ APPS = {
     "compaction": "brief",
     "refused": "nobody",
     "limits": "bounded",
-    **dict.fromkeys(("approval", "undecided", "released", "events", "tickets", "parked"), "clerk"),
+    **dict.fromkeys(("approval", "undecided", "released", "events", "tickets", "parked", "joined"), "clerk"),
     "paused": "hasty",
+    "elsewhere": "painter",
 }
 """The agent of a play, where it is not the tester."""
 EXTRA_AGENTS = [
     *WAITING_AGENTS,
+    PAINTER,
     Agent(name="brief", compaction=Compaction(interval=2, overlap=1)),
     Agent(
         name="bounded",
@@ -328,7 +332,12 @@ PLAYS: dict[str, Callable[[Play], Awaitable[None]]] = {
         events,
         tickets,
         parked,
+        elsewhere,
         continued,
+        joining,
+        interrupting,
+        joined,
+        scheduled,
     )
 }
 

@@ -49,9 +49,9 @@ class Script:
         self.key = SessionKey(app=app, user_id=mark, session_id=mark)
         self.runner = stage.runner(mark)
 
-    async def ask(self, text: str, message_id: str) -> str:
+    async def ask(self, text: str, message_id: str, **more: Any) -> str:
         """A turn: how it ended, and the answer."""
-        answer = await self.runner.ask(self.key, text, message_id=message_id)
+        answer = await self.runner.ask(self.key, text, message_id=message_id, **more)
         return f"answered at {answer.seq}: {answer.text}" if answer.status == "answered" else answer.status
 
     def notes(self, kind: str) -> str:
@@ -138,6 +138,22 @@ async def call_that_waits(script: Script) -> list[str]:
     return told
 
 
+async def message_that_joins(script: Script) -> list[str]:
+    """A turn, with state of its own, also one that is sent again; the turn waits for its result meanwhile."""
+    order, more = f"order '{script.notes('tool')}'", f"hello from {script.mark}"
+    told = [await script.ask(order, "m1")]
+    for settled in (
+        script.ask(more, "m2", during="join", state={"more": 1}),
+        script.runner.approve(script.key, "m1:t1.0", request_id="y1"),
+        script.ask(order, "m1"),
+        script.runner.tool_result(script.key, "m1:t1.0", "delivered", request_id="r1"),
+        script.ask(order, "m1"),
+        script.ask(more, "m2", state={"more": 1}),
+    ):
+        told.append(str(await settled))
+    return told
+
+
 async def rewind(script: Script) -> list[str]:
     ack = await script.runner.rewind(script.key, "m2", request_id="r1")
     return [str(ack)]
@@ -217,6 +233,7 @@ SCENARIOS = [
     Scenario(name="three parallel tools", play=turn_with_parallel_tools),
     Scenario(name="tool that saves", play=turn_that_saves),
     Scenario(name="call that waits", play=call_that_waits, whole=True),
+    Scenario(name="message that joins", play=message_that_joins),
     Scenario(name="rewind", play=rewind, before=("m1", "m2", "m3")),
     Scenario(name="rewind of a running turn", play=rewind_of_a_running_turn, before=("m1",), hangs=True),
     Scenario(name="cancel", play=cancel, hangs=True),

@@ -38,6 +38,7 @@ from perdure.types import SessionKey
 from storage.sessions import SessionStore
 from storage.store import Store
 from tests.integration.harness import until
+from tests.plain_http import trust_nobody
 from workflows import session
 
 __all__ = [
@@ -253,6 +254,7 @@ def become(environment: Mapping[str, str], log: str) -> None:
         os.dup2(file, stream)
     os.environ.clear()
     os.environ.update({**_bare(), **environment})
+    trust_nobody()
     importlib.reload(crashpoints)  # it looked at the environment when it was imported
 
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from temporalio.client import Client, WorkflowHandle
 from temporalio.worker import Worker
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.codec import converter
 from activities.gemini import Gemini
@@ -28,6 +28,13 @@ from worker import build_worker
 __all__ = ["World", "open_world", "until"]
 
 T = TypeVar("T")
+
+RESTRICTIONS = SandboxRestrictions.default.with_passthrough_modules(
+    "activities", "perdure", "workflows.messages"
+)
+"""The sandbox of most tests: it loads the workflows anew for each session, but not the records and
+errors they use, which takes most of the time. That those do nothing forbidden either is shown where
+the histories of all that a session can do are replayed in the whole sandbox (``test_replay.py``)."""
 
 
 @dataclass
@@ -101,7 +108,7 @@ async def open_world(
             Registry(agents),
             model,
             settings,
-            workflow_runner=SandboxedWorkflowRunner(),
+            workflow_runner=SandboxedWorkflowRunner(restrictions=RESTRICTIONS),
             servers=servers,
         )
         try:

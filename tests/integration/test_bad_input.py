@@ -362,3 +362,25 @@ async def test_s15_temp_keys_are_seen_by_the_later_calls_of_the_turn_and_never_s
     assert responses(world)[-1] == {"result": 1}, "another turn, another temp"
     assert (await world.session(key)).state == {}
     assert all(not event.state_delta for event in await world.log(key))
+
+
+async def test_a_message_under_the_id_of_an_end_that_is_queued(sqlite_world: World) -> None:
+    world = sqlite_world
+    key = world.key("tester")
+    gate.reset()
+    world.gemini.script(call("wait_at_gate", label="held"), say("first"))
+    held = asyncio.create_task(world.runner.ask(key, "hold"))
+    await asyncio.wait_for(gate.entered.wait(), 20)
+    await world.handle(key).signal("end", {"request_id": "x"})
+    same = asyncio.create_task(world.runner.ask(key, "hello", message_id="x"))
+
+    async def both_taken() -> bool:
+        events = (await world.handle(key).fetch_history()).events
+        taken = [e for e in events if e.HasField("workflow_execution_update_accepted_event_attributes")]
+        return len(taken) == 2
+
+    await until(both_taken)
+    gate.open.set()
+    with pytest.raises(InvalidMessage, match="x is the id of an end"):
+        await same
+    assert (await held).text == "first"

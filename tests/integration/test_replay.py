@@ -26,6 +26,7 @@ from tests.histories.plays import PLAYS
 from tests.histories.record import FOLDER, recorded
 from tests.integration.harness import World, until
 from workflows.retention import Retention
+from workflows.schedule import ScheduledMessage
 from workflows.session import AgentSession
 
 FILES = sorted(FOLDER.glob("**/*.json*"))
@@ -42,7 +43,7 @@ def workflow_id(history: dict[str, Any]) -> str:
 
 async def replay(history: dict[str, Any], runner: WorkflowRunner) -> None:
     replayer = Replayer(
-        workflows=[AgentSession, Retention],
+        workflows=[AgentSession, Retention, ScheduledMessage],
         workflow_runner=runner,
         data_converter=data_converter,
         build_id="replay",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +21,7 @@ from temporalio.worker import Worker
 from activities.gemini import Gemini
 from activities.remote import ARGUMENT_BYTES
 from embedded.temporal import TemporalServer
-from perdure import Agent, Limits, ToolContext, tool
+from perdure import Agent, Limits, Tool, ToolContext, tool
 from perdure.registry import Registry
 from perdure.testing import call, say
 from perdure.types import Event, Json
@@ -58,6 +61,18 @@ def render(scene: str, width: int = 640) -> dict[str, Any]:
     raise AssertionError("it runs elsewhere")
 
 
+@tool(task_queue="foreign", activity="render", retries=2, timeout=1)
+def render_briefly(scene: str) -> dict[str, Any]:
+    """It has little time."""
+    raise AssertionError("it runs elsewhere")
+
+
+@tool(task_queue="fragile", activity="render", heartbeat_timeout=2)
+def render_fragile(scene: str) -> dict[str, Any]:
+    """Its worker is killed."""
+    raise AssertionError("it runs elsewhere")
+
+
 @tool(task_queue="foreign", activity="render", confirm=True)
 def render_dear(scene: str) -> dict[str, Any]:
     """The same, once a person said yes."""
@@ -70,7 +85,8 @@ def render_nowhere(scene: str) -> dict[str, Any]:
     raise AssertionError("it runs nowhere")
 
 
-TOOLS = [embed, neglected, forsaken, render, render_dear, render_nowhere]
+RENDER: list[Tool] = [render, render_briefly, render_dear, render_fragile, render_nowhere]
+TOOLS: list[Tool] = [embed, neglected, forsaken, *RENDER]
 AGENT = Agent(name="painter", tools=TOOLS, limits=Limits(tool_attempts=2))
 
 
@@ -92,6 +108,8 @@ class Studio:
             raise ApplicationError("no light", type="TooDark")
         if scene == "endless":
             await self._endless()
+        if scene == "silent":
+            await asyncio.Event().wait()
         return self.answers.get(scene, {"url": f"https://pictures/{scene}"})
 
     async def _endless(self) -> None:
@@ -209,6 +227,34 @@ async def test_an_error_of_it_is_shown_to_the_model_after_its_retries(world: Wor
     assert len({each["idempotency_key"] for each in studio.asked}) == 1
 
 
+async def test_a_worker_that_is_killed_in_a_call_leaves_one_response(
+    world: World, temporal: TemporalServer
+) -> None:
+    """Its death is no failure of the tool: the call is made again, under the same key."""
+    key = world.key("painter")
+    world.gemini.script(call("render_fragile", scene="dawn"), say("Here."))
+    async with _killed_later(temporal, "hold") as first:
+        asking = asyncio.create_task(world.runner.ask(key, "Render.", message_id="m1"))
+        begun = await _line(first)
+        first.kill()
+        async with _killed_later(temporal) as second:
+            assert await _line(second) == begun == f"runs {key}:m1:t1.0"
+            assert (await asking).text == "Here."
+    assert _responses(await world.log(key)) == [{"by": "the second worker"}]
+
+
+async def test_one_that_takes_too_long_is_not_run_again(world: World, studio: Studio) -> None:
+    told = await _told(world, call("render_briefly", scene="endless"))
+    assert told == {"error": "It took longer than 1 seconds, or its worker died."}
+    assert len(studio.asked) == 1
+
+
+async def test_one_that_dies_each_time_is_given_up(world: World, studio: Studio) -> None:
+    told = await _told(world, call("render", scene="silent"))
+    assert told == {"error": "The worker died in each of 2 tries of this call."}
+    assert len(studio.asked) == 2, "its retries are for errors of its own"
+
+
 async def test_a_person_says_yes_to_other_arguments(world: World, studio: Studio) -> None:
     key = world.key("painter")
     world.gemini.script(call("render_dear", scene="palace"), say("Cheaper."))
@@ -236,10 +282,11 @@ async def test_a_cancel_reaches_what_runs_there(world: World, studio: Studio) ->
     assert (await world.runner.ask(key, "And now?")).text == "Gone."
 
 
-@pytest.mark.parametrize("name", ["neglected", "render_nowhere"])
-async def test_the_model_is_told_when_no_worker_begins_it(world: World, name: str) -> None:
-    arguments = {"text": "a"} if name == "neglected" else {"scene": "a"}
-    told = await _told(world, call(name, **arguments))
+@pytest.mark.parametrize(
+    "wanted", [call("neglected", text="a"), call("render_nowhere", scene="a")], ids=["ours", "an activity"]
+)
+async def test_the_model_is_told_when_no_worker_begins_it(world: World, wanted: Any) -> None:
+    told = await _told(world, wanted)
     assert "No worker of the task queue" in told["error"]
     assert "within 0.2 seconds" in told["error"]
 
@@ -247,7 +294,7 @@ async def test_the_model_is_told_when_no_worker_begins_it(world: World, name: st
 async def test_the_status_says_that_nobody_serves_the_queue(world: World) -> None:
     key = world.key("painter")
     world.gemini.script(call("forsaken", text="a"))
-    asking = asyncio.create_task(world.runner.ask(key, "Do it.", message_id="m1"))
+    await world.runner.message(key, "Do it.", message_id="m1")
 
     async def held_up() -> str | None:
         work = await world.runner.status(key)
@@ -257,7 +304,27 @@ async def test_the_status_says_that_nobody_serves_the_queue(world: World) -> Non
     assert message == ("no worker polls the task queue nobody-for-ever, where run_tool is to run; start one")
     assert (await world.runner.status(key)).doing == "tool forsaken"
     await world.runner.cancel(key)
-    assert (await asking).status == "cancelled"
+    assert (await world.runner.ask(key, "Do it.", message_id="m1")).status == "cancelled"
+
+
+@asynccontextmanager
+async def _killed_later(temporal: TemporalServer, *arguments: str) -> AsyncIterator[Process]:
+    program = str(Path(__file__).with_name("foreign.py"))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, program, temporal.address, "fragile", *arguments), stdout=PIPE
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def _line(process: Process) -> str:
+    assert process.stdout is not None
+    async with asyncio.timeout(90):
+        return (await process.stdout.readline()).decode().strip()
 
 
 async def _told(world: World, wanted: Any) -> Any:

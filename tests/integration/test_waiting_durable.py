@@ -73,6 +73,14 @@ async def test_an_approval_waits_for_days_and_a_yes_still_counts(world: World) -
     assert [to for session, to, _ in ran if session == key.session_id] == ["ann"]
 
 
+async def test_the_time_of_the_turn_stands_still_meanwhile(world: World) -> None:
+    key = await parked(world, TRANSFER, app="unhurried")
+    await skip(world, key, 1)  # longer than the turn may take
+    assert (await world.runner.status(key)).status == "waiting"
+    await world.runner.approve(key, "m1:t1.0")
+    assert (await world.runner.ask(key, "go", message_id="m1")).text == "done"
+
+
 async def test_the_deadline_comes_after_its_days_and_not_before(world: World) -> None:
     key = await parked(world, call("weekly", note="x"))
     await skip(world, key, 6)

@@ -135,16 +135,6 @@ async def test_a_delete_ends_the_wait(sqlite_world: World) -> None:
         await sqlite_world.runner.approve(key, "m1:t1.0")
 
 
-async def test_the_time_of_the_turn_stands_still_meanwhile(sqlite_world: World) -> None:
-    world = sqlite_world
-    key = await parked(world, TRANSFER, app="hasty")
-    before = (await world.handle(key).describe()).history_length
-    await asyncio.sleep(1.2)  # longer than the turn may take: what is tested is that nothing happens
-    assert (await world.handle(key).describe()).history_length == before
-    await world.runner.approve(key, "m1:t1.0")
-    assert (await world.runner.ask(key, "go", message_id="m1")).text == "done"
-
-
 async def test_the_time_of_the_turn_runs_on_after_the_wait(sqlite_world: World) -> None:
     world = sqlite_world
     gate.reset()

@@ -106,8 +106,10 @@ def test_a_client_raises_what_a_gateway_refused() -> None:
 
 
 def test_the_schema_of_an_agent_is_checked() -> None:
+    no_json: dict[str, Any] = {"default": object()}
+
     class Odd(BaseModel):
-        x: Any = Field(json_schema_extra={"default": object()})
+        x: Any = Field(json_schema_extra=no_json)
         y: type[int]
 
     for schema, message in ((dict, "is a subclass of pydantic.BaseModel"), (Odd, "has no JSON schema")):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+import worker
 from cli import cluster, conversation, render
 from cli.common import session_key, without_password
 from embedded import devfile
@@ -193,6 +194,13 @@ class TestOperations:
         url = "postgresql://ada:s3cret@db.example/perdure"
         assert without_password(url) == "postgresql://ada:***@db.example/perdure"
         assert without_password("sqlite:///x.db") == "sqlite:///x.db"
+
+    def test_a_worker_of_tools_is_told_its_queue(self, perdure: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        served: list[Settings] = []
+        monkeypatch.setattr(worker, "main", served.append)
+        perdure("worker", "--agents", "examples.counter", "--task-queue", "gpu", "--tools-only")
+        perdure("worker", "--agents", "examples.counter")
+        assert [(one.task_queue, one.tools_only) for one in served] == [("gpu", True), ("perdure", False)]
 
     def test_a_worker_without_agents_is_one_line(self, perdure: Run) -> None:
         assert_failed(perdure("worker"), "InvalidOption", "--agents examples.counter")

@@ -12,6 +12,7 @@ from perdure.errors import (
     Busy,
     InvalidContent,
     InvalidMessage,
+    McpUnavailable,
     ModelUnavailable,
     StaleEpoch,
     StorageUnavailable,
@@ -84,7 +85,7 @@ def test_every_error_crosses_temporal_and_comes_back_as_itself(name: str) -> Non
     back = perdure_error(sent)
     assert type(back) is type(error)
     assert str(back) == "what happened"
-    assert sent.non_retryable is not isinstance(error, ModelUnavailable | StorageUnavailable)
+    assert sent.non_retryable is not isinstance(error, McpUnavailable | ModelUnavailable | StorageUnavailable)
 
 
 def test_retry_after_becomes_the_delay_of_the_next_attempt() -> None:

@@ -57,6 +57,15 @@ def test_responses_follow_their_calls_in_call_order_whatever_order_they_came_in(
     assert [part["functionResponse"]["name"] for part in contents[2]["parts"]] == ["one", "two"]
 
 
+def test_a_message_that_joins_stands_behind_the_responses() -> None:
+    joined = replace(user("b", "and this"), invocation_id="a", meta={"joined": "b"})
+    said = [user("a"), model("a", 1, {"name": "one"}), response("a", 1, 0, "one"), joined]
+    contents = contents_of(None, [*said, model("a", 2, text="done")])
+    assert [content["role"] for content in contents] == ["user", "model", "user", "user", "model"]
+    assert "functionResponse" in contents[2]["parts"][0]
+    assert contents[3]["parts"] == [{"text": "and this"}]
+
+
 def test_s41_a_call_that_was_never_answered_gets_a_response_that_says_so() -> None:
     contents = contents_of(None, [user("a"), model("a", 1, {"name": "lost", "id": "c7"}), user("b")])
     [part] = contents[2]["parts"]

@@ -664,3 +664,28 @@ def test_what_is_public() -> None:
         "think",
     ]
     assert all(getattr(perdure.testing, name).__doc__ for name in perdure.testing.__all__)
+
+
+# JSON of a schema
+
+
+async def test_json_of_a_schema_is_answered_and_refused_as_gemini_does(stand_in: StandIn) -> None:
+    schema: JsonObject = {
+        "type": "object",
+        "required": ["n", "said"],
+        "properties": {"said": {"type": "string"}},
+    }
+    schema["properties"] |= {"n": {"type": "integer"}, "left": {"type": "string"}}
+    body = {"contents": [{"role": "user", "parts": [{"text": "Give me 7."}]}]}
+    asked = {"responseMimeType": "application/json", "responseJsonSchema": schema}
+    status, answer = await post(stand_in.url, {**body, "generationConfig": asked})
+    said = json.loads(answer["candidates"][0]["content"]["parts"][0]["text"])
+    assert (status, said["n"], set(said)) == (200, 7, {"n", "said"})
+    status, answer = await post(stand_in.url, {**body, "generationConfig": {"responseJsonSchema": schema}})
+    assert (status, "response_mime_type" in answer["error"]["message"]) == (400, True)
+    tools = [{"functionDeclarations": [{"name": "look"}]}]
+    both = {**body, "tools": tools, "generationConfig": asked}
+    assert (await post(stand_in.url, both))[0] == 200
+    older = "/v1beta/models/gemini-2.5-flash:generateContent"
+    status, answer = await post(stand_in.url, both, older)
+    assert (status, "is unsupported" in answer["error"]["message"]) == (400, True)

@@ -427,3 +427,31 @@ async def test_results_that_json_cannot_hold_are_typed_errors(returned: Any, mes
 
     with pytest.raises(InvalidContent, match=message):
         await f.call({})
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"activity": "render"}, "say nothing without task_queue"),
+        ({"start_timeout": 5}, "say nothing without task_queue"),
+        ({"task_queue": "gpu", "heartbeat_timeout": 5}, "says nothing without activity"),
+        ({"task_queue": "gpu", "activity": "render", "long_running": True}, "drop long_running"),
+        ({"task_queue": ""}, "non-empty string"),
+        ({"task_queue": "gpu", "start_timeout": 0}, "above 0"),
+    ],
+)
+def test_a_place_that_makes_no_sense_is_refused(given: dict[str, Any], why: str) -> None:
+    def render(scene: str) -> str:
+        return scene
+
+    with pytest.raises(InvalidAgent, match=why):
+        tool(render, **given)
+
+
+def test_an_activity_takes_no_context() -> None:
+    def render(scene: str, context: ToolContext) -> str:
+        return scene
+
+    assert tool(render, task_queue="gpu").serial
+    with pytest.raises(InvalidAgent, match="cannot be given a ToolContext"):
+        tool(render, task_queue="gpu", activity="render")

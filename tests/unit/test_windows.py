@@ -38,6 +38,21 @@ class Log:
     def user(self, name: str, text: str = "hello") -> Event:
         return self.add(f"{name}:user", "user", content=content("user", {"text": text}))
 
+    def joins(self, name: str, text: str = "and this") -> Event:
+        """A message that joins a turn."""
+        said = content("user", {"text": text})
+        self.seq += 1
+        event = Event(
+            id=f"j{self.seq}:user",
+            invocation_id=name,
+            author="user",
+            seq=self.seq,
+            content=said,
+            meta={"joined": f"j{self.seq}"},
+        )
+        self.events.append(event)
+        return event
+
     def answer(self, name: str, step: int = 1, text: str = "well", **fields: Any) -> Event:
         said = content("model", {"text": text})
         return self.add(f"{name}:m{step}", content=said, meta={"step": step}, **fields)
@@ -126,6 +141,19 @@ def test_nothing_new_is_nothing_to_sum_up() -> None:
     assert log.window() is None, "a saved file alone is nothing to sum up"
     assert log.window(upto="i1") is None
     assert log.window(upto="never") is None
+
+
+def test_a_message_that_joins_is_no_invocation_of_its_own() -> None:
+    log = Log()
+    log.turn("i1")
+    log.user("i2")
+    log.response(log.calls("i2", 1), 0)
+    log.joins("i2")
+    assert found(log.window()).end == 2, "the turn that it has joined goes on"
+    log.answer("i2", step=2)
+    window = found(log.window())
+    assert (window.end, window.invocations) == (7, 2)
+    assert found(log.window(overlap=1)).tail == 3
 
 
 def test_s41_the_current_invocation_stays_raw() -> None:
@@ -365,6 +393,19 @@ class Story(Log):
                 self.response(asked, index)
         self.answer(name, step=size + 1)
 
+    def do_join(self, name: str, size: int) -> None:
+        """A turn that messages join, and that ends, or goes on or was lost before the model has seen them."""
+        self.begins(name)
+        asked = self.calls(name, 1)
+        self.response(asked, 0)
+        for _ in range(size):
+            self.joins(name)
+        if size > 1:
+            self.answer(name, step=2)
+        else:
+            self.open.add(name)
+            self.unanswered[name] = asked
+
     def do_run(self, name: str, size: int) -> None:
         """A turn that has not ended; if another begins, it was lost."""
         self.begins(name)
@@ -454,7 +495,7 @@ class Story(Log):
 
     def check_overlap(self, window: Window, twice: set[int], overlap: int) -> None:
         """S40: none twice but the overlap, and what an edge would part from it."""
-        begun = [event for event in window.events if event.author == "user" and event.id.endswith(":user")]
+        begun = [event for event in window.events if event.id == f"{event.invocation_id}:user"]
         last = {event.invocation_id for event in begun[len(begun) - overlap :]}
         assert len(last) == overlap
         first = min((event.seq for event in begun if event.invocation_id in last), default=window.end + 1)
@@ -471,7 +512,7 @@ class Story(Log):
         return any(call < seq <= response for call, response in self.pairs)
 
 
-MOVES = ["talk", "work", "run", "cancel", "wait", "resume", "give_up", "note", "compact", "compact"]
+MOVES = ["talk", "work", "join", "run", "cancel", "wait", "resume", "give_up", "note", "compact", "compact"]
 
 
 @settings(max_examples=600, deadline=None)
