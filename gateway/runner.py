@@ -22,6 +22,7 @@ from temporalio.service import RPCError
 
 from activities.codec import converter
 from activities.memory import Memories
+from activities.protocol import Failure
 from activities.starting import attributes, summary
 from gateway.answer import Answer, answer_of
 from gateway.closing import close_workflow
@@ -349,7 +350,7 @@ class Runner(WaitingCalls, MemoryOfUsers, Schedules):
                 await asyncio.wait_for(start.workflow_handle(), 0.1)
             raise
 
-    def _start(self, key: SessionKey) -> WithStartWorkflowOperation[AgentSession, Reply | None]:
+    def _start(self, key: SessionKey) -> WithStartWorkflowOperation[AgentSession, Failure | None]:
         return WithStartWorkflowOperation(
             AgentSession.run,
             id=_workflow_id(key),

@@ -20,7 +20,7 @@ from activities.protocol import Asked, CallRef, Child, Failure, ToolTask, call_i
 from perdure.agenttool import REQUEST
 from perdure.types import SessionKey
 from workflows import calls
-from workflows.messages import Carry, Item, Message, Reply
+from workflows.messages import Carry, Item, Message
 
 __all__ = ["Children"]
 
@@ -72,18 +72,16 @@ async def _ask(task: ToolTask, call: CallRef, child: Child) -> None:
 async def _done(call: CallRef, child: Child) -> Asked:
     """Start it, and wait until it is over, however that comes."""
     try:
-        running = await _started(call, child)
-        reply = await running
+        refused = await (await _started(call, child))
     except ChildWorkflowError:
         if _is_cancelled():
             raise
         # By somebody else: an operator, perhaps.
         return Asked(failure=Failure(type="Cancelled", message="its workflow was closed"))
-    failure = reply.failure if reply is not None else None
-    return Asked() if failure is None else Asked(failure=failure)
+    return Asked() if refused is None else Asked(failure=refused)
 
 
-async def _started(call: CallRef, child: Child) -> workflow.ChildWorkflowHandle[object, Reply | None]:
+async def _started(call: CallRef, child: Child) -> workflow.ChildWorkflowHandle[object, Failure | None]:
     key = SessionKey.parse(workflow.info().workflow_id)
     mine = SessionKey(app=key.app, user_id=key.user_id, session_id=child.session)
     message = Message(message_id=REQUEST, blob=child.blob)
@@ -93,7 +91,7 @@ async def _started(call: CallRef, child: Child) -> workflow.ChildWorkflowHandle[
                 "AgentSession",
                 Carry(once=True, inbox=[Item(kind="turn", id=REQUEST, message=message)]),
                 id=mine.workflow_id,
-                result_type=Reply | None,  # type: ignore[arg-type]  # a union is no type, but a type hint
+                result_type=Failure | None,  # type: ignore[arg-type]  # a union is no type, but a type hint
                 cancellation_type=ChildWorkflowCancellationType.WAIT_CANCELLATION_COMPLETED,
                 parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
                 static_summary=f"{key.app} · {key.user_id} · {call.name}, asked by {key.session_id}",

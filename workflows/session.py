@@ -24,7 +24,6 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 
 from activities.failures import application_error, perdure_error, refusal
 from activities.protocol import END, SAVE_ARTIFACT, ArtifactTask, EndTask, Failure, ModelTask, Moved
-from perdure.agenttool import REQUEST
 from perdure.crashpoints import reach
 from perdure.errors import (
     Busy,
@@ -88,16 +87,16 @@ class AgentSession(WaitHandlers, MemoryHandlers):
         self._tried = False
         self._over = carry.status == "ended"
         self._left = carry.parked
-        self._reply_once: Reply | None = None
+        self._refused: Failure | None = None
         if carry.parked is not None:
             self._standing.turn = self._turn(carry.parked.invocation_id, carry.parked)
 
     @workflow.run
-    async def run(self, carry: Carry | None = None) -> Reply | None:
+    async def run(self, carry: Carry | None = None) -> Failure | None:
         """Take what is in the inbox, one after the other, until the session is ended.
 
         Returns:
-            How its turn ended, where it is the session of an agent that another has asked.
+            Why its turn was refused, where it is the session of an agent that another has asked.
         """
         with typed():
             face.tag(SessionKey.parse(self._id), self._standing.totals.status)
@@ -111,7 +110,7 @@ class AgentSession(WaitHandlers, MemoryHandlers):
                 elif self._inbox:
                     await self._take(self._inbox.take())
                 else:
-                    return self._reply_once
+                    return self._refused
         except asyncio.CancelledError:
             # The workflow itself was cancelled: let the handlers answer, then leave.
             self._inbox.abandon()
@@ -314,19 +313,11 @@ class AgentSession(WaitHandlers, MemoryHandlers):
             if self._standing.epoch is None:
                 self._standing.set_status("error")
             self._inbox.refuse(item, refused)
-            self._note_once(item, Failure(type=refused.type or "ApplicationError", message=refused.message))
+            if self._standing.totals.once:
+                self._refused = Failure(type=refused.type or "ApplicationError", message=refused.message)
         else:
             self._inbox.answer(item, answer)
-            self._note_once(item, answer)
         self._standing.show()
-
-    def _note_once(self, item: Item, came: Reply | Ack | Failure) -> None:
-        """Keep how the turn ended that another agent has asked for."""
-        if item.id != REQUEST or not self._standing.totals.once:
-            return
-        if isinstance(came, Failure):
-            came = Reply(invocation_id=item.id, status="failed", failure=came)
-        self._reply_once = came if isinstance(came, Reply) else None
 
     async def _take_turn(self, item: Item) -> Reply:
         self._turns_here += 1
