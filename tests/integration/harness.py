@@ -30,7 +30,7 @@ __all__ = ["World", "open_world", "until"]
 T = TypeVar("T")
 
 RESTRICTIONS = SandboxRestrictions.default.with_passthrough_modules(
-    "activities", "perdure", "workflows.messages"
+    "activities", "perdure", "workflows.messages", "workflows.wait_messages", "workflows.request"
 )
 """The sandbox of most tests: it loads the workflows anew for each session, but not the records and
 errors they use, which takes most of the time. That those do nothing forbidden either is shown where
