@@ -29,6 +29,7 @@ from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.service import RPCError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymentConfig, WorkflowRunner
 
+from activities.asking import AskingActivities
 from activities.compaction import CompactionActivities
 from activities.gemini import Gemini
 from activities.mcp_servers import McpServers
@@ -113,6 +114,7 @@ def build_worker(
         return Worker(client, activities=[tools.run_tool], **_polling(settings, tools.room.most))
     compaction = CompactionActivities(store, agents, gemini, slots=model.slots, room=model.room)
     steering = SteeringActivities(store, agents)
+    asking = AskingActivities(store)
     memory = MemoryActivities(store, agents, memories)
     retention = RetentionActivities(store, client)
     schedules = ScheduleActivities(store, client)
@@ -128,6 +130,7 @@ def build_worker(
             steering.end_session,
             steering.save_artifact,
             steering.note_progress,
+            asking.count_child,
             memory.remember,
             retention.find,
             retention.delete,

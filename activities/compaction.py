@@ -34,9 +34,9 @@ from activities.transcript import request_text
 from activities.windows import Window, compaction_due, find_window
 from perdure.agent import Agent
 from perdure.errors import ModelRefused, ModelUnavailable, SessionEnded, StaleEpoch
-from perdure.instructions import state_keys
 from perdure.logs import words_of
 from perdure.registry import Registry
+from perdure.transfer import keys_of
 from perdure.types import Event, Session, SessionKey, Spent, text_of
 from storage.sessions import Context, SessionStore
 
@@ -186,12 +186,12 @@ class CompactionActivities:
             UnknownAgent, SessionNotFound, SessionEnded: nothing was written.
         """
         key = session_key()
-        agent = self._agents.get(key.app)
+        agent = self._agents.of(key)
         name = task.invocation_id
         async with beating(), self._room.taken() if self._room else nullcontext():
             if done := await self._store.event(key, _event_id(name)):
                 return done.seq
-            context = await self._store.context(key, state_keys=state_keys(agent.instruction))
+            context = await self._store.context(key, state_keys=keys_of(agent))
             window = _window(agent, context, task)
             if window is None:
                 return None

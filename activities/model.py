@@ -55,9 +55,9 @@ from perdure.errors import (
     PromptTooLong,
     StaleEpoch,
 )
-from perdure.instructions import state_keys
 from perdure.logs import words_of
 from perdure.registry import Registry
+from perdure.transfer import acting, keys_of
 from perdure.types import Event, JsonObject, SessionKey, Spent
 from storage.feed import Answering
 from storage.sessions import Context, SessionStore, Turn
@@ -115,7 +115,7 @@ class ModelActivities:
             ModelUnavailable: to be tried again, until the agent's ``limits.model_attempts``.
         """
         key = session_key()
-        agent = self._agents.get(key.app)
+        agent = self._agents.of(key)
         async with beating() as attempts, self.room.taken():
             epoch = task.epoch
             if task.step == 1:
@@ -129,7 +129,8 @@ class ModelActivities:
             if epoch is None:
                 raise StaleEpoch(f"step {task.step} of {task.invocation_id} in {key} came without an epoch")
             taken = await join(self._store, key, agent.limits, task, epoch) if task.joining else []
-            context = await self._contexts.read(key, state_keys=state_keys(agent.instruction))
+            context = await self._contexts.read(key, state_keys=keys_of(agent))
+            agent = acting(agent, context.session.state)
             answered = model_event_id(task.invocation_id, task.step)
             event = next((event for event in context.events if event.id == answered), None)
             if event is None:

@@ -14,6 +14,7 @@ import genai_prices
 from genai_prices.data_snapshot import get_snapshot
 
 from perdure.agent import Agent
+from perdure.agenttool import AgentTool
 from perdure.budget import Price
 from perdure.errors import InvalidAgent
 from perdure.types import NANO, Json, JsonObject
@@ -44,13 +45,20 @@ def check_prices(agents: Iterable[Agent]) -> None:
         InvalidAgent: such a one; its calls would count for nothing.
     """
     for agent in agents:
-        if agent.budget is None or not agent.budget.in_money:
-            continue
+        _check_prices(agent, counts=False)
+
+
+def _check_prices(agent: Agent, *, counts: bool) -> None:
+    """The same of one agent and those that are its tools; ``counts`` where another's budget pays for it."""
+    counts = counts or (agent.budget is not None and agent.budget.in_money)
+    for other in [*agent.sub_agents, *(tool.agent for tool in agent.tools if isinstance(tool, AgentTool))]:
+        _check_prices(other, counts=counts)
+    if counts:
         summarises = agent.compaction.model if agent.compaction is not None else None
         for model in {agent.model, summarises or agent.model}:
             if _own_price(agent, model) is None and not _is_listed(_plain(model)):
                 raise InvalidAgent(
-                    f"agent {agent.name!r} has a budget in money, and the price of model {model!r} is not "
+                    f"agent {agent.name!r} is paid from a budget in money, and the price of {model!r} is not "
                     f"known; give Budget(prices={{{model!r}: Price(input=..., output=...)}}), in US dollars "
                     "for a million tokens, or bound tokens instead"
                 )

@@ -34,7 +34,9 @@ __all__ = [
     "TOOL_SECONDS",
     "Answer",
     "ArtifactTask",
+    "Asked",
     "CallRef",
+    "Child",
     "CompactTask",
     "EndTask",
     "Failure",
@@ -67,7 +69,6 @@ END = "end_session"
 SAVE_ARTIFACT = "save_artifact"
 NOTE_PROGRESS = "note_progress"
 REMEMBER = "remember"
-
 
 TOOL_SECONDS = 600.0
 """How long a tool may run for which nothing longer is said. The tool's own, shorter limit is the
@@ -273,6 +274,12 @@ class Answer(Record):
     error: str | None = None
 
 
+class Asked(Record):
+    """The agent that a call has asked is done; its answer, if there is one, is in its session's log."""
+
+    failure: Failure | None = None
+
+
 class ToolTask(Record):
     """Run call ``index`` of the answer that step ``step`` gave."""
 
@@ -286,6 +293,8 @@ class ToolTask(Record):
     """The call has waited, and this is what came of it."""
     answer: Answer | None = None
     """It has run elsewhere, and this is what came of that."""
+    asked: Asked | None = None
+    """It is of an agent, which has been asked."""
 
 
 class Wait(Record):
@@ -321,11 +330,21 @@ class RemoteCall(Record):
     heartbeat_timeout: float | None = None
 
 
+class Child(Record):
+    """The session in which an agent is to be asked for a call."""
+
+    session: str
+    """Its id; the app and the user are those of the session that asks."""
+    blob: str
+    """Where the store has what it is asked."""
+
+
 class ToolOutcome(Record):
     """The call has not been answered: it needs a person or the world, or it is to run elsewhere."""
 
     waiting: Wait | None = None
     remote: RemoteCall | None = None
+    child: Child | None = None
 
 
 def call_id_of(invocation_id: str, step: int, index: int) -> str:

@@ -14,7 +14,7 @@ from activities.protocol import ModelTask
 from activities.windows import find_window
 from perdure.agent import Agent
 from perdure.errors import ModelRefused, PromptTooLong, StaleEpoch
-from perdure.instructions import state_keys
+from perdure.transfer import keys_of
 from perdure.types import SessionKey
 from storage.sessions import Context, SessionStore
 
@@ -74,7 +74,7 @@ class Shortener:
         return await self._read(key, agent)
 
     async def _read(self, key: SessionKey, agent: Agent) -> Context:
-        return await self._contexts.read(key, state_keys=state_keys(agent.instruction))
+        return await self._contexts.read(key, state_keys=keys_of(agent))
 
 
 def still_too_long(task: ModelTask, error: PromptTooLong) -> PromptTooLong:

@@ -10,6 +10,7 @@ import logging
 
 from temporalio import activity
 
+from activities.asking import rewind_children
 from activities.fencing import still_wanted
 from activities.memory import policy_of
 from activities.protocol import (
@@ -52,6 +53,8 @@ class SteeringActivities:
     async def rewind(self, task: RewindTask) -> Moved:
         """Truncate the projection to just before an invocation and append the marker.
 
+        The sessions of agents that were called since are rewound after that, each by itself.
+
         Raises:
             SessionNotFound, InvocationNotFound, InvocationRewound: nothing was written.
         """
@@ -64,6 +67,7 @@ class SteeringActivities:
                 interrupt=task.running,
                 confirm=still_wanted,
             )
+            await rewind_children(self._store, key, task.request_id)
         log(logging.INFO, "rewound", key, task.before, "marker at seq %d", done.event.seq)
         moved = Moved(epoch=done.epoch, seq=done.event.seq)
         if not done.repeated:

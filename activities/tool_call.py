@@ -7,16 +7,18 @@ import logging
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 
 from temporalio.exceptions import ApplicationError
 
+from activities.asking import Asking
 from activities.builtin_tools import builtin_tool
 from activities.fencing import still_wanted
 from activities.memory import CallMemory, Memories
 from activities.oversize import fit_response
 from activities.prompt import response_event_id
-from activities.protocol import Answer, RemoteCall, Resolution, ToolTask
+from activities.protocol import Answer, Asked, Resolution, ToolOutcome, ToolTask
 from activities.remote import remote_call
 from activities.runtime import log
 from activities.tool_artifacts import CallArtifacts
@@ -34,13 +36,20 @@ from activities.waits import (
     wait_ids,
 )
 from perdure.agent import Agent
+from perdure.agenttool import AgentTool
 from perdure.context import ToolContext
-from perdure.errors import InvalidArguments, InvalidContent, InvalidMessage, StorageUnavailable
+from perdure.errors import (
+    InvalidArguments,
+    InvalidContent,
+    InvalidMessage,
+    LimitExceeded,
+    StorageUnavailable,
+)
 from perdure.logs import words_of
 from perdure.pause import Pause
 from perdure.state import State
 from perdure.tool import Tool
-from perdure.types import Event, Json, JsonObject, SessionKey
+from perdure.types import Event, Json, JsonObject, Session, SessionKey
 from storage.sessions import SessionStore
 
 __all__ = ["Call"]
@@ -96,6 +105,8 @@ class Call:
                 return self._failed(str(error))
         if self._task.answer is not None:
             return self._answered(self._task.answer)
+        if self._task.asked is not None:
+            return await self._answered_by_agent(self._task.asked)
         if resolution is None:
             return self._held(asked, begun)
         if approved(resolution):
@@ -118,15 +129,19 @@ class Call:
             or self._note(approval_event_id(self._task), ticket_of(self._task, self._name, wait))
         )
 
-    def elsewhere(self) -> RemoteCall | Event | None:
+    async def elsewhere(self, session: Session) -> ToolOutcome | Event | None:
         """What is to run for it elsewhere; or the response, where that cannot be; None where it runs here."""
-        if self._tool is None or self._tool.activity is None:
+        tool = self._tool
+        if tool is None or (tool.activity is None and not isinstance(tool, AgentTool)):
             return None
         if not self._task.may_wait:
             return self._response({"error": OLD_WORKFLOW})
         try:
-            return remote_call(self._tool, self._arguments, self._agent.limits)
-        except (InvalidArguments, InvalidContent) as error:
+            if isinstance(tool, AgentTool):
+                asking = Asking(self._store, self._key, self._agent, tool, self._task)
+                return ToolOutcome(child=await asking.begin(session, self._arguments))
+            return ToolOutcome(remote=remote_call(tool, self._arguments, self._agent.limits))
+        except (InvalidArguments, InvalidContent, LimitExceeded) as error:
             return self._failed(str(error))
 
     async def run(self, tries: int, threads: Executor) -> Event:
@@ -167,6 +182,16 @@ class Call:
             return self._failed(answer.error)
         result = answer.value if isinstance(answer.value, dict) else {"result": answer.value}
         return self._response(self._told(result))
+
+    async def _answered_by_agent(self, asked: Asked) -> Event:
+        """What is written when the agent that it asked is done, with what that took."""
+        if not isinstance(self._tool, AgentTool):
+            return self._failed(f"{self._name} was an agent when it was asked, and is none any more.")
+        asking = Asking(self._store, self._key, self._agent, self._tool, self._task)
+        said = await asking.answer(asked)
+        told = self._told(said.result)
+        event = self._response(told) if said.error is None else self._failed(said.error)
+        return replace(event, meta={**event.meta, **said.meta})
 
     def _ran(self, tool: Tool, result: JsonObject | Pause) -> Event:
         """What is written when the tool has run: its result, or that there is more to wait for."""

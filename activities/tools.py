@@ -23,7 +23,7 @@ from activities.mcp_servers import McpServers
 from activities.memory import Memories
 from activities.patience import patiently
 from activities.prompt import calls_of, model_event_id, response_event_id
-from activities.protocol import RUN_TOOL, RemoteCall, ToolOutcome, ToolTask
+from activities.protocol import RUN_TOOL, ToolOutcome, ToolTask
 from activities.room import Room
 from activities.runtime import Attempts, beating, log, session_key, typed_errors
 from activities.tool_call import Call
@@ -32,6 +32,7 @@ from perdure.errors import InvocationNotFound, StaleEpoch, StateConflict, Storag
 from perdure.logs import words_of
 from perdure.registry import Registry
 from perdure.state import State
+from perdure.transfer import member
 from perdure.types import Json, SessionKey
 from storage.sessions import SessionStore
 
@@ -90,7 +91,7 @@ class ToolActivities:
             StaleEpoch: the turn was cancelled or rewound meanwhile; nothing was written.
         """
         key = session_key()
-        agent = self._agents.get(key.app)
+        root = self._agents.of(key)
         asked_id = model_event_id(task.invocation_id, task.step)
         response_id = response_event_id(task.invocation_id, task.step, task.index)
         async with beating() as attempts, self.room.taken(), self._slots:
@@ -106,7 +107,7 @@ class ToolActivities:
                     raise InvocationNotFound(f"{key} has no event {asked_id} that asked for a call")
                 state = State(session.state, temp=self._temp.of(key, task.invocation_id))
                 wanted = calls_of(asked)[task.index]
-                name = str(wanted.get("name"))
+                agent, name = member(root, asked.author), str(wanted.get("name"))
                 if builtin_tool(agent, name) is None:
                     agent = await self._servers.with_tool(agent, name)
                 call = Call(self._store, key, agent, task, wanted, state, self._memories)
@@ -114,9 +115,9 @@ class ToolActivities:
                 if event is not None and event.seq:
                     return outcome_of(event)  # it has waited since an attempt before, or a workflow
                 if event is None:
-                    elsewhere = call.elsewhere()
-                    if isinstance(elsewhere, RemoteCall):
-                        return ToolOutcome(remote=elsewhere)
+                    elsewhere = await call.elsewhere(session)
+                    if isinstance(elsewhere, ToolOutcome):
+                        return elsewhere
                     event = elsewhere
                 if event is None:
                     # Not before: what never got as far as the tool is no try of it.

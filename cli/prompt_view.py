@@ -17,8 +17,8 @@ from rich.text import Text
 from cli import render
 from cli.common import open_store
 from perdure.errors import PerdureError
-from perdure.instructions import state_keys
 from perdure.settings import Settings
+from perdure.transfer import acting, keys_of
 from perdure.types import Event, Json, JsonObject, SessionKey
 
 if TYPE_CHECKING:  # the model's client takes seconds to import, which `--help` need not pay
@@ -45,7 +45,7 @@ async def show_context(settings: Settings, key: SessionKey, *, as_json: bool) ->
 
     agent, problem = _agent(settings, key)
     async with open_store(settings) as store:
-        context = await store.context(key, state_keys=state_keys(agent.instruction) if agent else ())
+        context = await store.context(key, state_keys=keys_of(agent) if agent else ())
         request = None
         if agent:
             request, problem = await _request(store, key, agent, context)
@@ -74,7 +74,7 @@ def _agent(settings: Settings, key: SessionKey) -> tuple[Agent | None, str | Non
     if not settings.agents:
         return None, f"which agent is {key.app}? Set PERDURE_AGENTS to the module that defines it"
     try:
-        return load_agents(settings.agents).get(key.app), None
+        return load_agents(settings.agents).of(key), None
     except PerdureError as error:
         return None, f"{type(error).__name__}: {error}"
 
@@ -88,7 +88,8 @@ async def _request(
 
     servers = McpServers()
     try:
-        return await full_request(store, key, await servers.equip(agent), context), None
+        equipped = await servers.equip(acting(agent, context.session.state))
+        return await full_request(store, key, equipped, context), None
     except PerdureError as error:
         return None, f"{type(error).__name__}: {error}"
     finally:

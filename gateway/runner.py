@@ -22,6 +22,7 @@ from temporalio.service import RPCError
 
 from activities.codec import converter
 from activities.memory import Memories
+from activities.protocol import Failure
 from activities.starting import attributes, summary
 from gateway.answer import Answer, answer_of
 from gateway.closing import close_workflow
@@ -237,13 +238,19 @@ class Runner(WaitingCalls, MemoryOfUsers, Schedules):
     async def delete(self, key: SessionKey) -> bool:
         """Delete the session: its workflow is closed, then log, state, artifacts and metadata go.
 
-        A running turn is cancelled, and what waits for its turn is not run; its schedules go, too. Done
-        twice it is the same as once, and one that died halfway is finished by another. A message from
-        then on starts a session anew.
+        A running turn is cancelled, and what waits for its turn is not run; its schedules go, too, and
+        the sessions of the agents that it has called. Done twice it is the same as once, and one that
+        died halfway is finished by another. A message from then on starts a session anew.
 
         Returns:
             Whether there was anything to delete.
         """
+        found = await self._delete_one(key)
+        for child in await self.store.children(key):
+            found = await self._delete_one(child.key) or found
+        return found
+
+    async def _delete_one(self, key: SessionKey) -> bool:
         found = False
         await self._unschedule_all(key)
         # The workflow first, so that it cannot write any more. A message that came in between has
@@ -343,7 +350,7 @@ class Runner(WaitingCalls, MemoryOfUsers, Schedules):
                 await asyncio.wait_for(start.workflow_handle(), 0.1)
             raise
 
-    def _start(self, key: SessionKey) -> WithStartWorkflowOperation[AgentSession, None]:
+    def _start(self, key: SessionKey) -> WithStartWorkflowOperation[AgentSession, Failure | None]:
         return WithStartWorkflowOperation(
             AgentSession.run,
             id=_workflow_id(key),

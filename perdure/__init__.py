@@ -44,6 +44,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from perdure.agent import Agent, Compaction, Limits, Memory
+from perdure.agenttool import AgentTool
 from perdure.budget import Budget, Price
 from perdure.context import Artifact, ToolContext
 from perdure.errors import PerdureError
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Agent",
+    "AgentTool",
     "Artifact",
     "AsyncClient",
     "Budget",

@@ -8,6 +8,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from perdure.agenttool import AgentTool
 from perdure.budget import Budget
 from perdure.checks import check_int, check_kind, check_seconds, check_text
 from perdure.errors import InvalidAgent, InvalidContent
@@ -15,6 +16,7 @@ from perdure.jsonvalues import json_copy
 from perdure.mcp import McpServer
 from perdure.state import is_temp
 from perdure.tool import Tool, tool
+from perdure.transfer import check_team
 from perdure.types import Json
 
 if TYPE_CHECKING:
@@ -112,6 +114,9 @@ class Limits:
             artifact. The model sees media in full all the same.
         media_chars: characters of base64 that one prompt may hold of such media; the oldest are
             then named only. Gemini takes requests of 20 MB.
+        agent_calls: calls of other agents a turn; the model is told of those that are not made.
+        agent_depth: how many agents may have called one another down to one that this agent calls:
+            with 1 it calls others only where a user talks to it.
 
     Raises:
         InvalidAgent: a limit that is not above 0, or ``result_chars`` or ``message_chars`` below 1,000.
@@ -129,10 +134,14 @@ class Limits:
     message_chars: int = 200_000
     inline_bytes: int = 32_768
     media_chars: int = 14_000_000
+    agent_calls: int = 32
+    agent_depth: int = 3
 
     def __post_init__(self) -> None:
         for name in ("steps", "model_attempts", "tool_attempts", "inline_bytes", "media_chars"):
             check_int(f"Limits.{name}", getattr(self, name), least=1)
+        for name in ("agent_calls", "agent_depth"):
+            check_int(f"Limits.{name}", getattr(self, name), least=0)
         for name in ("result_chars", "message_chars"):
             check_int(f"Limits.{name}", getattr(self, name), least=1_000)
         if self.tokens is not None:
@@ -183,8 +192,11 @@ class Agent:
         instruction: what it is and how it should behave; may name state keys, as in
             ``Counters: {counters?}`` (see :mod:`perdure.instructions`).
         description: what it is good for, for people and other agents.
-        tools: functions, or what ``@tool`` made of them; kept as a tuple of :class:`Tool`. A
-            :class:`McpServer` may stand among them.
+        tools: functions, or what ``@tool`` made of them; kept as a tuple of :class:`Tool`. Other agents, or
+            :class:`AgentTool`, may stand among them, each call of which is a session of its own; and
+            a :class:`McpServer`.
+        sub_agents: other agents that it may hand the conversation over to, and they to it and to one
+            another; the session stays one, with the limits, budget, compaction and memory of this one.
         compaction: when to sum up; never where None.
         limits: how far a turn may go; ``Limits()`` where None.
         memory: what its sessions leave to the user's others; nothing by itself where None.
@@ -214,6 +226,9 @@ class Agent:
     output_key: str | None
     generation: dict[str, Json] | None = field(hash=False)
     servers: tuple[McpServer, ...]
+    sub_agents: tuple[Agent, ...]
+    equipped: dict[str, Agent] = field(init=False, hash=False, compare=False)
+    """Those of its team as they act in a session with it; see :mod:`perdure.transfer`."""
 
     def __init__(
         self,
@@ -221,7 +236,7 @@ class Agent:
         model: str = DEFAULT_MODEL,
         instruction: str = "",
         description: str = "",
-        tools: Iterable[Tool | McpServer | Callable[..., Any]] = (),
+        tools: Iterable[Tool | Agent | McpServer | Callable[..., Any]] = (),
         compaction: Compaction | None = None,
         limits: Limits | None = None,
         generation: Mapping[str, Json] | None = None,
@@ -230,6 +245,7 @@ class Agent:
         output_schema: type[BaseModel] | None = None,
         output_key: str | None = None,
         servers: Iterable[McpServer] = (),
+        sub_agents: Iterable[Agent] = (),
     ) -> None:
         _check_name(name)
         what = f"agent {name!r}"
@@ -263,9 +279,12 @@ class Agent:
             "output_key": output_key,
             "generation": _generation(generation, what, structured=output_schema is not None),
             "servers": servers,
+            "sub_agents": _sub_agents(sub_agents, what),
+            "equipped": {},
         }
         for field_name, value in fields.items():
             object.__setattr__(self, field_name, value)  # the dataclass is frozen from here on
+        check_team(self)
 
     def tool(self, name: str) -> Tool | None:
         """The tool of that name, or None."""
@@ -305,9 +324,19 @@ def _apart(given: object, what: str) -> tuple[list[object], tuple[McpServer, ...
     return [item for item in items if not isinstance(item, McpServer)], servers
 
 
+def _sub_agents(given: object, what: str) -> tuple[Agent, ...]:
+    items = tuple(given) if isinstance(given, Iterable) else (given,)
+    agents = tuple(item for item in items if isinstance(item, Agent))
+    if len(agents) < len(items):
+        raise InvalidAgent(f"{what}: sub_agents is {given!r}; it is a list of agents")
+    return agents
+
+
 def _tools(given: Iterable[object], what: str) -> tuple[Tool, ...]:
     tools: dict[str, Tool] = {}
     for item in given:
+        if isinstance(item, Agent):
+            item = AgentTool(item)
         if not callable(item):
             raise InvalidAgent(f"{what}: {item!r} in tools is not a function nor what @tool made of one")
         declared = item if isinstance(item, Tool) else tool(item)

@@ -18,7 +18,10 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 
 from perdure.agent import Agent
+from perdure.agenttool import lineage
 from perdure.errors import InvalidAgent, UnknownAgent
+from perdure.transfer import agent_tool
+from perdure.types import SessionKey
 
 __all__ = ["Registry", "load_agents"]
 
@@ -64,6 +67,23 @@ class Registry:
                 f"no agent named {app!r} is served here (there are: {names}); "
                 "start a worker with --agents and the module or file that defines it"
             ) from None
+
+    def of(self, key: SessionKey) -> Agent:
+        """The agent that answers in a session: the app's, or the one that is its tool.
+
+        Raises:
+            UnknownAgent: there is none here; or the app's agent has no such tool any more.
+        """
+        agent = self.get(key.app)
+        for name in lineage(key.session_id):
+            tool = agent_tool(agent, name)
+            if tool is None:
+                raise UnknownAgent(
+                    f"session {key} is one of an agent that {agent.name!r} had as its tool {name!r}, and has "
+                    "no more; give it that tool again, or delete the session"
+                )
+            agent = tool.agent
+        return agent
 
     def __contains__(self, app: object) -> bool:
         return app in self._agents

@@ -19,12 +19,13 @@ from sqlalchemy import ColumnElement, Row, Select, func, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import TypeEngine
 
+from perdure.agenttool import is_child_of
 from perdure.errors import InvalidOption
-from perdure.types import Json
+from perdure.types import Json, Session, SessionKey
 from storage.records import SessionPage, session_of
 from storage.schema import Key, Moment, sessions
 
-__all__ = ["MAX_LIMIT", "page"]
+__all__ = ["MAX_LIMIT", "children", "page"]
 
 MAX_LIMIT = 1_000
 EXACT = 2**53
@@ -64,6 +65,15 @@ async def page(
         sessions=[session_of(row) for row in found[:limit]],
         next_cursor=_write(_place(found[limit - 1])) if more else None,
     )
+
+
+async def children(conn: AsyncConnection, key: SessionKey) -> list[Session]:
+    """See :meth:`storage.sessions.SessionStore.children`."""
+    named = (sessions.c.app == key.app, sessions.c.user_id == key.user_id)
+    # LIKE tells no "a" from "A" on SQLite; the rule of what is a child is not the database's, anyway.
+    begins = sessions.c.id.startswith(f"{key.session_id}~", autoescape=True)
+    rows = await conn.execute(select(sessions).where(*named, begins).order_by(sessions.c.id))
+    return [session_of(row) for row in rows if is_child_of(row._mapping["id"], key.session_id)]
 
 
 def _newest_first(

@@ -57,6 +57,14 @@ class ReadStore(Store):
         """
         return await self._read(key, lambda conn: reading.snapshot(conn, key, event_ids))
 
+    async def children(self, key: SessionKey) -> list[Session]:
+        """The sessions of the agents that a session has called, and of those that they have called.
+
+        Without state and events. ``metadata`` has the ``parent``'s id, the ``call`` and, where that was
+        rewound, the rewind in ``rewound``.
+        """
+        return await self._db.read(lambda conn: listing.children(conn, key))
+
     async def list_sessions(
         self, app: str, user_id: str | None = None, *, limit: int = 50, cursor: str | None = None
     ) -> SessionPage:

@@ -244,6 +244,8 @@ class Carry(Record):
     dropped: int = 0
     was: Sequence[Was] = ()
     """The last calls that do not wait any more."""
+    once: bool = False
+    """It is the session of an agent that another has asked: it ends when it has answered."""
 
     def plus(self, **counts: int) -> Carry:
         """With these counted in."""

@@ -26,6 +26,7 @@ from perdure.errors import InvalidContent
 from perdure.jsonvalues import json_copy
 from perdure.types import JsonObject, SessionKey
 from workflows import calls
+from workflows.children import Children
 from workflows.request import MESSAGE_BYTES
 
 __all__ = ["RESULT_BYTES", "run_call"]
@@ -38,8 +39,8 @@ _TOOK_LONG = "TemporalTimeout:StartToClose"
 """How a retry policy names the time-outs that it does not retry."""
 
 
-async def run_call(task: ToolTask, call: CallRef) -> Wait | None:
-    """One call of a tool, wherever it runs.
+async def run_call(task: ToolTask, call: CallRef, children: Children) -> Wait | None:
+    """One call of a tool, wherever it runs; ``children`` are the agents that the session asks.
 
     Returns:
         What it waits for, if it does not have a result yet.
@@ -51,6 +52,9 @@ async def run_call(task: ToolTask, call: CallRef) -> Wait | None:
             raise
         answer = _not_begun(call.queue, call.start_timeout)
     else:
+        if outcome.child is not None:
+            await children.ask(task, call, outcome.child)
+            return None
         if outcome.remote is None:
             return outcome.waiting
         answer = await _answer(outcome.remote, task, call)

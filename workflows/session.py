@@ -87,12 +87,17 @@ class AgentSession(WaitHandlers, MemoryHandlers):
         self._tried = False
         self._over = carry.status == "ended"
         self._left = carry.parked
+        self._refused: Failure | None = None
         if carry.parked is not None:
             self._standing.turn = self._turn(carry.parked.invocation_id, carry.parked)
 
     @workflow.run
-    async def run(self, carry: Carry | None = None) -> None:
-        """Take what is in the inbox, one after the other, until the session is ended."""
+    async def run(self, carry: Carry | None = None) -> Failure | None:
+        """Take what is in the inbox, one after the other, until the session is ended.
+
+        Returns:
+            Why its turn was refused, where it is the session of an agent that another has asked.
+        """
         with typed():
             face.tag(SessionKey.parse(self._id), self._standing.totals.status)
         try:
@@ -105,13 +110,15 @@ class AgentSession(WaitHandlers, MemoryHandlers):
                 elif self._inbox:
                     await self._take(self._inbox.take())
                 else:
-                    return
+                    return self._refused
         except asyncio.CancelledError:
             # The workflow itself was cancelled: let the handlers answer, then leave.
             self._inbox.abandon()
             self._compactions.abandon()
             self._vectors.abandon()
-            await workflow.wait_condition(workflow.all_handlers_finished)
+            await workflow.wait_condition(
+                lambda: workflow.all_handlers_finished() and not self._waits.children.running
+            )
             raise
 
     # What a session takes. Payloads are plain JSON, read by `Request.of`.
@@ -251,11 +258,13 @@ class AgentSession(WaitHandlers, MemoryHandlers):
         if self._inbox or self._may_renew():
             return True
         # A run that never opened the session (an unknown agent, a stray signal) keeps nothing.
-        idle_for_good = self._over or (self._standing.epoch is None and self._tried)
+        idle_for_good = (
+            self._over or self._standing.totals.once or (self._standing.epoch is None and self._tried)
+        )
         return idle_for_good and self._nothing_open()
 
     def _nothing_open(self) -> bool:
-        behind = self._compactions.running or self._vectors.running
+        behind = self._compactions.running or self._vectors.running or self._waits.children.running
         return workflow.all_handlers_finished() and not behind
 
     def _may_renew(self) -> bool:
@@ -304,6 +313,8 @@ class AgentSession(WaitHandlers, MemoryHandlers):
             if self._standing.epoch is None:
                 self._standing.set_status("error")
             self._inbox.refuse(item, refused)
+            if self._standing.totals.once:
+                self._refused = Failure(type=refused.type or "ApplicationError", message=refused.message)
         else:
             self._inbox.answer(item, answer)
         self._standing.show()

@@ -26,7 +26,19 @@ __all__ = ["Standing"]
 STEPS_SHOWN = 8
 JOINED_KEPT = 100
 """Of how many messages that have joined a turn the ids are carried into the next run."""
-_NOT_SHOWN = {"inbox", "epoch", "model", "parked", "joined", "mail", "heard", "dropped", "was", "nano_usd"}
+_NOT_SHOWN = {
+    "inbox",
+    "epoch",
+    "model",
+    "parked",
+    "joined",
+    "mail",
+    "heard",
+    "dropped",
+    "was",
+    "nano_usd",
+    "once",
+}
 """What is carried and is no part of the status, or is counted anew for it."""
 
 

@@ -147,7 +147,7 @@ class Step:
         )
         with self._waits.coming(call_id_of(self._invocation_id, self.number, index)):
             async with self._state if call.serial else self._slots:
-                wait = await remote.run_call(task, call)
+                wait = await remote.run_call(task, call, self._waits.children)
         return None if wait is None else self._waiting(index, call, wait)
 
     def _waiting(self, index: int, call: CallRef, wait: Wait) -> Waiting:

@@ -15,6 +15,7 @@ from temporalio import workflow
 
 from activities.protocol import Resolution
 from perdure.errors import AlreadySettled, CallNotFound
+from workflows.children import Children
 from workflows.messages import Carry
 from workflows.wait_messages import (
     Decision,
@@ -97,6 +98,8 @@ class Waits:
 
     def __init__(self, carry: Carry) -> None:
         self.mail = Mail(carry)
+        self.children = Children()
+        """The agents that calls have asked."""
         self.changed: Callable[[], None] | None = None
         """Told when a call begins or ceases to wait."""
         parked = carry.parked.calls if carry.parked is not None else ()

@@ -22,7 +22,7 @@ from gateway.shapes import (
     session_json,
 )
 from perdure.errors import PerdureError, SessionNotFound, code_of
-from perdure.instructions import state_keys
+from perdure.transfer import acting, keys_of
 from perdure.types import JsonObject
 
 __all__ = ["router"]
@@ -122,13 +122,13 @@ async def snapshot(
 )
 async def context(key: KeyDep, services: ServicesDep) -> Response:
     """Made by the code that the worker makes it with."""
-    agent = services.agents.get(key.app)
-    found = await services.store.context(key, state_keys=state_keys(agent.instruction))
+    agent = services.agents.of(key)
+    found = await services.store.context(key, state_keys=keys_of(agent))
     told: JsonObject = {"head": found.session.head}
     if found.summary is not None:
         told["summarySeq"] = found.summary.seq
     try:
-        request = await full_request(services.store, key, agent, found)
+        request = await full_request(services.store, key, acting(agent, found.session.state), found)
         told |= {"contents": list(request.contents), "request": await body_of(request)}
     except PerdureError as error:
         contents = [piece.content for piece in pieces_of(found.summary, found.events)]

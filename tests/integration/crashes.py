@@ -300,11 +300,18 @@ class Scene:
         stage: the servers.
         app: the agent.
         point: the crash point at which the first worker dies by itself; None: it is killed by hand.
+        occurrence: the how manieth time that it gets there, from 1.
         command: whether the worker is the real command.
     """
 
     def __init__(
-        self, stage: Stage, *, app: str = "crasher", point: str | None = None, command: bool = False
+        self,
+        stage: Stage,
+        *,
+        app: str = "crasher",
+        point: str | None = None,
+        occurrence: int = 1,
+        command: bool = False,
     ) -> None:
         self.mark = uuid.uuid4().hex[:10]
         self.key = SessionKey(app=app, user_id="alice", session_id=self.mark)
@@ -315,7 +322,8 @@ class Scene:
         self.notes = stage.folder / f"{self.mark}.txt"
         environment = environment_of(stage.settings(self.mark))
         if point is not None:
-            environment |= crashpoints.crash_at(point, stage.folder / f"{self.mark}.flag")
+            flag = stage.folder / f"{self.mark}.flag"
+            environment |= crashpoints.crash_at(point, flag, occurrence=occurrence)
         make = CommandWorker if command else ForkedWorker
         self.worker: WorkerProcess = make(environment, self.log)
         self._starts = 0

@@ -29,6 +29,7 @@ HEAVY = (
 def test_the_names_are_exactly_these() -> None:
     assert perdure.__all__ == [
         "Agent",
+        "AgentTool",
         "Artifact",
         "AsyncClient",
         "Budget",

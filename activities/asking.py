@@ -1,0 +1,217 @@
+"""Calls of an agent: the session in which it is asked, what it answered, and what that took.
+
+The session and its one message are there before its workflow is, and its answer is read from its log
+afterwards. So between the two workflows nothing passes but ids.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+
+from temporalio import activity
+
+from activities.asking_tasks import COUNT_CHILD, CountTask
+from activities.budgets import check_session_budget
+from activities.fencing import still_wanted
+from activities.prompt import calls_of, model_event_id
+from activities.protocol import Asked, Child, ToolTask, call_id_of
+from activities.runtime import beating, log, session_key, typed_errors
+from perdure.agent import Agent
+from perdure.agenttool import REQUEST, AgentTool, child_session_id, lineage
+from perdure.errors import (
+    InvocationNotFound,
+    InvocationRewound,
+    LimitExceeded,
+    SessionEnded,
+    SessionExists,
+    SessionNotFound,
+)
+from perdure.logs import words_of
+from perdure.structured import json_of
+from perdure.types import Event, Json, JsonObject, Session, SessionKey, Spent
+from storage.sessions import SessionStore
+from storage.turns import is_final
+
+__all__ = ["Asking", "AskingActivities", "Said", "rewind_children"]
+
+
+_REWOUND_OTHERWISE = (InvocationNotFound, InvocationRewound, SessionEnded)
+"""Of a child that a user has talked to, and rewound or ended: it is left as it is."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Said:
+    """What came of asking."""
+
+    result: JsonObject = field(default_factory=dict[str, Json])
+    error: str | None = None
+    meta: JsonObject = field(default_factory=dict[str, Json])
+    """What the response's meta says of it: the session, and what it took."""
+
+
+class Asking:
+    """One call of an agent.
+
+    Args:
+        store: where sessions live.
+        key: the session that asks.
+        agent: the agent that asks.
+        tool: the agent that is asked.
+        task: the call.
+    """
+
+    def __init__(
+        self, store: SessionStore, key: SessionKey, agent: Agent, tool: AgentTool, task: ToolTask
+    ) -> None:
+        self._store = store
+        self._key = key
+        self._agent = agent
+        self._tool = tool
+        self._task = task
+        self._call_id = call_id_of(task.invocation_id, task.step, task.index)
+        self._child = replace(key, session_id=child_session_id(key.session_id, tool.name, self._call_id))
+
+    async def begin(self, session: Session, arguments: JsonObject) -> Child:
+        """Make its session, and leave there what it is asked. Done twice it is the same as once.
+
+        Raises:
+            InvalidArguments, InvalidContent: that cannot be asked.
+            LimitExceeded: too many calls, too deep, or nothing is left of the session's budget.
+        """
+        checked = self._tool.checked(arguments)
+        check_session_budget(self._key, self._agent, session.spent)
+        await self._check_limits()
+        content = {"role": "user", "parts": [{"text": str(checked["request"])}]}
+        try:
+            about = {"parent": self._key.session_id, "call": self._call_id, "agent": self._tool.agent.name}
+            await self._store.create(self._child, metadata=about, confirm=still_wanted)
+        except SessionExists:
+            pass  # by an attempt before this one, or before Temporal's data was lost
+        blob = await self._store.leave_message(self._child, REQUEST, content)
+        return Child(session=self._child.session_id, blob=blob)
+
+    async def answer(self, asked: Asked) -> Said:
+        """What it answered, from its log."""
+        ended = [event for event in await self._said() if is_final(event)]
+        try:
+            spent = (await self._store.get(self._child, max_events=0)).spent
+        except SessionNotFound:
+            return Said(error=f"The session of {self._tool.name} was deleted before it had answered.")
+        meta = {"child": self._child.session_id, **_spent_meta(spent)}
+        last = ended[-1] if ended else None
+        if last is None or last.error is not None or last.meta.get("interrupted"):
+            return Said(error=self._why(last, asked), meta=meta)
+        if not last.meta.get("structured"):
+            return Said(result={"result": last.text}, meta=meta)
+        value = json_of(last.text)
+        return Said(result=value if isinstance(value, dict) else {"result": value}, meta=meta)
+
+    async def _said(self) -> list[Event]:
+        try:
+            session = await self._store.get(self._child)
+        except SessionNotFound:
+            return []
+        return [event for event in session.events if event.invocation_id == REQUEST]
+
+    def _why(self, last: Event | None, asked: Asked) -> str:
+        if last is not None and last.error is not None:
+            return f"{self._tool.name} failed: {last.error['type']}: {last.error['message']}"
+        if last is None and asked.failure is not None:
+            return f"{self._tool.name} failed: {asked.failure.type}: {asked.failure.message}"
+        return f"{self._tool.name} was interrupted before it had answered."
+
+    async def _check_limits(self) -> None:
+        limits, name = self._agent.limits, self._tool.name
+        if len(lineage(self._key.session_id)) >= limits.agent_depth:
+            raise LimitExceeded(
+                f"{name} was not asked: agents may call one another {limits.agent_depth} deep, and this is "
+                "deeper; do it yourself"
+            )
+        before = await self._calls_before()
+        if before >= limits.agent_calls:
+            raise LimitExceeded(
+                f"{name} was not asked: this turn has asked other agents {before} times already, and "
+                f"{limits.agent_calls} is the limit; go on with what you have"
+            )
+
+    async def _calls_before(self) -> int:
+        """How many calls of agents the turn has made before this one, whatever became of them."""
+        steps = [model_event_id(self._task.invocation_id, step + 1) for step in range(self._task.step)]
+        _, found = await self._store.snapshot(self._key, steps)
+        asked = [calls_of(found[step]) for step in steps if step in found]
+        here = asked.pop()[: self._task.index]
+        names = [call.get("name") for calls in [*asked, here] for call in calls]
+        return sum(isinstance(self._agent.tool(str(name)), AgentTool) for name in names)
+
+
+class AskingActivities:
+    """The activity that counts what agents took that were cancelled.
+
+    Args:
+        store: where sessions live.
+    """
+
+    def __init__(self, store: SessionStore) -> None:
+        self._store = store
+
+    @activity.defn(name=COUNT_CHILD)
+    @typed_errors
+    async def count_child(self, task: CountTask) -> None:
+        """Note in the log what an agent took whose answer will not come, once."""
+        key = session_key()
+        child = replace(key, session_id=task.session)
+        async with beating():
+            try:
+                if await self._store.event(key, task.call_id) is not None:
+                    return  # the response was quicker, and has counted it
+                spent = (await self._store.get(child, max_events=0)).spent
+                if spent == Spent():
+                    return
+                name = f"{task.call_id}:spent"
+                meta = {"child": task.session, **_spent_meta(spent)}
+                event = Event(id=name, invocation_id=name, author="perdure", meta=meta)
+                await self._store.append(key, event, first_wins=True)
+            except (SessionNotFound, SessionEnded) as error:
+                log(logging.INFO, "child.uncounted", key, task.call_id, "%s", type(error).__name__)
+
+
+async def rewind_children(store: SessionStore, key: SessionKey, request_id: str) -> None:
+    """After a rewind: rewind the sessions of the calls that are not live any more, and redo those that are
+    again. Done twice it is the same as once, so what died halfway is finished by another attempt.
+    """
+    children = await store.children(key)
+    asked = {child.key: _model_event_of(child) for child in children if _is_of(child, key)}
+    if not asked:
+        return
+    _, found = await store.snapshot(key, [*asked.values()])
+    for child in children:
+        event = found.get(asked.get(child.key, ""))
+        rewound = child.metadata.get("rewound")
+        if event is None or event.live == (rewound is None):
+            continue
+        target = REQUEST if rewound is None else str(rewound)
+        if child.head:  # else it was never asked
+            running = REQUEST if rewound is None else None
+            try:
+                await store.rewind(child.key, before=target, request_id=request_id, interrupt=running)
+            except _REWOUND_OTHERWISE as error:
+                log(logging.WARNING, "child.kept", child.key, request_id, "%s", words_of(error))
+        mark = request_id if rewound is None else None
+        await store.update(child.key, metadata={"rewound": mark}, request_id=f"{request_id}:mark")
+        await rewind_children(store, child.key, request_id)
+
+
+def _is_of(child: Session, key: SessionKey) -> bool:
+    return child.metadata.get("parent") == key.session_id and "call" in child.metadata
+
+
+def _model_event_of(child: Session) -> str:
+    """The id of the answer that asked for the call."""
+    invocation_id, _, place = str(child.metadata["call"]).rpartition(":t")
+    return model_event_id(invocation_id, int(place.partition(".")[0]))
+
+
+def _spent_meta(spent: Spent) -> JsonObject:
+    told = {"tokens": spent.tokens, "nano_usd": spent.nano_usd, "model_calls": spent.model_calls}
+    return {"spent": told}
