@@ -30,7 +30,7 @@ from pydantic import SecretStr
 from temporalio.api.common.v1 import Payload
 from temporalio.converter import DataConverter, PayloadCodec
 
-from activities.protocol import SealableFailureConverter, data_converter
+from activities.conversion import SealableFailureConverter, data_converter
 from perdure.errors import InvalidOption, PayloadDamaged, UnknownKey
 from perdure.settings import Settings
 

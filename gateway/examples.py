@@ -21,6 +21,7 @@ _SESSION = {
     "head": 4,
     "projection": [[1, None]],
     "metadata": {"ticket": 7},
+    "spent": {"tokens": 1450, "usd": 0.000875, "modelCalls": 2},
     "createdAt": "2026-11-18T10:13:18.000000+00:00",
     "updatedAt": "2026-11-18T10:13:20.500000+00:00",
 }

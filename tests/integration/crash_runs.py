@@ -15,8 +15,8 @@ from pathlib import Path
 
 from temporalio.client import Client
 
+from activities.conversion import data_converter
 from activities.gemini import Gemini
-from activities.protocol import data_converter
 from activities.waits import waits_of
 from embedded.postgres import PostgresServer
 from embedded.stack import environment_of

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from temporalio.client import Client
 
-from activities.protocol import data_converter
+from activities.conversion import data_converter
 from embedded.temporal import TemporalServer
 from gateway.runner import Answer
 from perdure.agenttool import REQUEST

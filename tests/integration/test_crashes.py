@@ -22,7 +22,7 @@ import pytest_asyncio
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from activities.protocol import data_converter
+from activities.conversion import data_converter
 from embedded.postgres import PostgresServer
 from embedded.temporal import TemporalServer
 from gateway.runner import Answer

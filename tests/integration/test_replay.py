@@ -20,7 +20,7 @@ from temporalio.worker import Replayer, UnsandboxedWorkflowRunner, WorkflowRunne
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 from temporalio.workflow import NondeterminismError
 
-from activities.protocol import data_converter
+from activities.conversion import data_converter
 from perdure.testing import call, say
 from tests.histories.plays import PLAYS
 from tests.histories.record import FOLDER, recorded

@@ -31,7 +31,7 @@ from temporalio.client import Client, WorkflowHistory
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
 
 from activities.codec import converter
-from activities.protocol import data_converter
+from activities.conversion import data_converter
 from embedded.process import Process
 from embedded.stack import environment_of
 from embedded.temporal import TemporalServer, find_temporal
@@ -48,6 +48,7 @@ from tests.integration.conftest import open_sqlite
 from tests.integration.crashes import ROOT
 from tests.integration.harness import World, open_world, until
 from workflows.retention import Retention
+from workflows.schedule import ScheduledMessage
 from workflows.session import AgentSession
 
 ONE, TWO = (f"{name}:{base64.b64encode(name.encode().ljust(32)).decode()}" for name in ("one", "two"))
@@ -266,7 +267,7 @@ async def test_what_a_run_hands_to_the_next_is_encrypted(tmp_path: Path) -> None
 
 def replayer(settings: Settings) -> Replayer:
     return Replayer(
-        workflows=[AgentSession, Retention],
+        workflows=[AgentSession, Retention, ScheduledMessage],
         workflow_runner=UnsandboxedWorkflowRunner(),
         data_converter=converter(settings),
         build_id="replay",

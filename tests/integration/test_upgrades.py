@@ -28,8 +28,8 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 from temporalio.workflow import NondeterminismError
 
 import worker
+from activities.conversion import data_converter
 from activities.gemini import Gemini
-from activities.protocol import data_converter
 from embedded.pollers import polls
 from embedded.temporal import TemporalServer
 from gateway.runner import Runner
@@ -43,6 +43,7 @@ from tests.integration.agents import AGENTS, gate
 from tests.integration.harness import until
 from tests.integration.upgraded import PATCH, PatchedSession, UnpatchedSession
 from workflows.retention import Retention
+from workflows.schedule import ScheduledMessage
 from workflows.session import AgentSession
 
 FILES = sorted(FOLDER.glob("**/*.json*"))
@@ -304,7 +305,7 @@ async def _replay(file: Path, workflow: type[AgentSession]) -> None:
     history = recorded(file)
     started = history["events"][0]["workflowExecutionStartedEventAttributes"]
     replayer = Replayer(
-        workflows=[workflow, Retention],
+        workflows=[workflow, Retention, ScheduledMessage],
         workflow_runner=SandboxedWorkflowRunner(),
         data_converter=data_converter,
         build_id="replay",

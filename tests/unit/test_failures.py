@@ -6,7 +6,7 @@ from temporalio.api.common.v1 import Payload
 from temporalio.api.failure.v1 import Failure
 from temporalio.exceptions import ApplicationError
 
-from activities.protocol import data_converter
+from activities.conversion import data_converter
 
 
 def test_details_that_nobody_can_read_stop_no_workflow() -> None:

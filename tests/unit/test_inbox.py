@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from activities.protocol import data_converter
+from activities.conversion import data_converter
 from perdure.errors import Busy
 from workflows.face import details
 from workflows.inbox import JOIN_BYTES, ROOM, SIGNAL_BYTES, SIGNAL_ROOM, Inbox

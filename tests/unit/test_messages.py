@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from temporalio.exceptions import ActivityError, ApplicationError, RetryState
 
+from activities.conversion import data_converter
 from activities.failures import application_error, perdure_error, refusal
-from activities.protocol import CallRef, ModelOutcome, ModelTask, data_converter
+from activities.protocol import CallRef, ModelOutcome, ModelTask
 from perdure import errors
 from perdure.errors import (
     Busy,
