@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from perdure import Agent, Compaction, Limits
 from perdure.errors import InvocationRewound, ModelRefused
 from perdure.testing import call, say
+from tests.histories.agents_plays import BOSS, DESK, asked, child, handed_over
 from tests.histories.elsewhere_plays import PAINTER, elsewhere
 from tests.histories.ending_plays import deleted, end, refused, reopened, retention, stopped
 from tests.histories.play import Play
@@ -34,11 +35,16 @@ APPS = {
     **dict.fromkeys(("approval", "undecided", "released", "events", "tickets", "parked", "joined"), "clerk"),
     "paused": "hasty",
     "elsewhere": "painter",
+    "asked": "boss",
+    "child": "boss",
+    "handed_over": "desk",
 }
 """The agent of a play, where it is not the tester."""
 EXTRA_AGENTS = [
     *WAITING_AGENTS,
     PAINTER,
+    BOSS,
+    DESK,
     Agent(name="brief", compaction=Compaction(interval=2, overlap=1)),
     Agent(
         name="bounded",
@@ -338,6 +344,9 @@ PLAYS: dict[str, Callable[[Play], Awaitable[None]]] = {
         interrupting,
         joined,
         scheduled,
+        asked,
+        child,
+        handed_over,
     )
 }
 
