@@ -187,7 +187,7 @@ async def test_the_face_and_the_status_tell_of_money(world: World) -> None:
 
 async def test_a_budget_in_money_needs_a_price(world: World) -> None:
     unknown = Agent(name="unknown", model="my-own-model", budget=Budget(money=1))
-    with pytest.raises(InvalidAgent, match=r"price of model 'my-own-model' is not.*prices="):
+    with pytest.raises(InvalidAgent, match=r"price of 'my-own-model' is not known.*prices="):
         build_worker(world.client, world.store, Registry([unknown]), None, world.settings)  # type: ignore[arg-type]  # not reached
     sums = Agent(name="sums", compaction=Compaction(interval=1, model="other"), budget=Budget(money=1))
     with pytest.raises(InvalidAgent, match="'other'"):
