@@ -113,11 +113,26 @@ class Standing:
 
     def park(self, turn: Turn) -> None:
         """A turn begins or ceases to wait: who asked is told so, and sessions that wait can be found."""
-        if turn.parked:
+        if turn.parked and not turn.ending:
             self.inbox.park(Reply(invocation_id=turn.id, status="waiting", waiting=self.waits.waiting))
         else:
             self.inbox.unpark()
         self.set_status("waiting" if turn.parked else "open")
+
+    @contextmanager
+    def ending(self, turn: Turn | None) -> Iterator[None]:
+        """Meanwhile it is being ended: who asks for it waits for its end, also if it comes to wait itself."""
+        if turn is None:
+            yield
+            return
+        turn.ending = True
+        self.inbox.unpark()
+        try:
+            yield
+        finally:
+            turn.ending = False
+            if turn.parked and turn.stopped is None:
+                self.park(turn)
 
     def warn(self, warning: str | None, *, anew: bool) -> None:
         """The agent's budget is nearly spent, or where it is looked at ``anew``, is not any more."""

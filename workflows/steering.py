@@ -52,17 +52,18 @@ class Steering:
             task = RewindTask(
                 before=request.before, request_id=request_id, **({"running": turn.id} if turn else {})
             )
-            try:
-                moved = await calls.steer(REWIND, task, Moved, f"rewind before {request.before}")
-            except ActivityError as error:
-                raise refusal(error) from None
-            if not moved.repeated:
-                standing.epoch = moved.epoch
-                standing.totals = standing.totals.plus(rewinds=1)
-            elif moved.stopped:
-                standing.epoch = None  # whose it is now is not known
-            if turn is not None and (moved.stopped or not moved.repeated):
-                turn.stop("rewound")
+            with standing.ending(turn):
+                try:
+                    moved = await calls.steer(REWIND, task, Moved, f"rewind before {request.before}")
+                except ActivityError as error:
+                    raise refusal(error) from None
+                if not moved.repeated:
+                    standing.epoch = moved.epoch
+                    standing.totals = standing.totals.plus(rewinds=1)
+                elif moved.stopped:
+                    standing.epoch = None  # whose it is now is not known
+                if turn is not None and (moved.stopped or not moved.repeated):
+                    turn.stop("rewound")
             standing.note_step(f"rewound to before `{request.before}`")
             return Ack(request_id=request_id, seq=moved.seq)
 
@@ -99,7 +100,6 @@ class Steering:
     ) -> None:
         """End a turn in the log, and then here; a request to do so waits for none before it."""
         standing = self._standing
-        standing.inbox.unpark()  # who asks for it from now on waits for its end
         epoch = turn.epoch if turn.epoch is not None else standing.epoch
         known = {"epoch": epoch, "failure": failure, "message_id": message_id}
         task = InterruptTask(
@@ -107,20 +107,19 @@ class Steering:
             reason=reason,
             **{name: value for name, value in known.items() if value is not None},
         )
-        try:
-            moved = await calls.interrupt(task, reason)
-        except ActivityError as error:
-            standing.note_error(refusal(error))
-        else:
-            if isinstance(moved, Interrupted):
-                # It had its answer, which nobody here knows of yet: whoever asked is still to be told that.
-                # Or what it was to end for had been said before, and it goes on.
-                standing.epoch = moved.epoch
-                if turn.parked:
-                    standing.park(turn)
-                return
-            standing.epoch = moved
-        turn.stop(reason)
+        with standing.ending(turn):
+            try:
+                moved = await calls.interrupt(task, reason)
+            except ActivityError as error:
+                standing.note_error(refusal(error))
+            else:
+                if isinstance(moved, Interrupted):
+                    # It had its answer, which nobody here knows of yet, and whoever asked is still to be
+                    # told that. Or what it was to end for had been said before, and it goes on.
+                    standing.epoch = moved.epoch
+                    return
+                standing.epoch = moved
+            turn.stop(reason)
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:

@@ -67,6 +67,8 @@ class Turn:
         self.doing = "starting"
         self.epoch = parked.epoch if parked is not None else None
         self.stopped: str | None = None
+        self.ending = False
+        """It is being ended from outside, and may yet turn out to go on."""
         self.failure: Failure | None = None
         """Why it is being ended from outside, where that is a failure."""
         self.compact = False

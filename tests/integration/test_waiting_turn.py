@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import pytest_asyncio
+from temporalio.api.enums.v1 import EventType
 
 from embedded.temporal import TemporalServer
-from perdure.errors import AlreadySettled, CallNotFound, SessionNotFound
+from perdure.errors import AlreadySettled, CallNotFound, InvocationNotFound, SessionNotFound
 from perdure.testing import call, say
 from storage.sessions import SessionStore
 from tests.integration.agents import gate
@@ -181,3 +184,47 @@ async def test_s63_the_message_of_a_turn_that_waits_can_be_sent_again(sqlite_wor
     first, second = [await world.runner.ask(key, "go", message_id="m1") for _ in range(2)]
     assert first == second
     assert first.status == "waiting"
+
+
+@pytest.mark.parametrize("how", ["cancel", "rewind", "refused"])
+async def test_who_asks_for_a_turn_that_is_being_ended_waits_for_its_end(
+    sqlite_world: World, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    world, waiting, let = sqlite_world, asyncio.Event(), asyncio.Event()
+    name = "interrupt" if how == "cancel" else "rewind"
+    end = getattr(world.store, name)
+
+    async def held(*args: Any, **options: Any) -> Any:
+        waiting.set()
+        await let.wait()
+        return await end(*args, **options)
+
+    monkeypatch.setattr(world.store, name, held)
+    gate.reset()
+    key = world.key("clerk")
+    world.gemini.script([TRANSFER, call("wait_at_gate", label="x")], say("done"))
+    asked = asyncio.create_task(world.runner.ask(key, "go", message_id="m1"))
+    await asyncio.wait_for(gate.entered.wait(), 20)
+    before = "m1" if how == "rewind" else "nothing"
+    steering = world.runner.cancel(key) if how == "cancel" else world.runner.rewind(key, before)
+    steered = asyncio.create_task(steering)
+    await asyncio.wait_for(waiting.wait(), 20)
+    gate.open.set()
+
+    async def parked() -> bool:
+        return (await world.runner.status(key)).status == "waiting"
+
+    await until(parked)
+    again = asyncio.create_task(world.runner.ask(key, "go", message_id="m1"))
+
+    async def taken() -> bool:
+        history = await world.handle(key).fetch_history()
+        kinds = [event.event_type for event in history.events]
+        return kinds.count(EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED) >= 2 + (how != "cancel")
+
+    await until(taken)
+    let.set()
+    status = "waiting" if how == "refused" else "cancelled"
+    assert ((await asked).status, (await again).status) == (status, status)
+    with pytest.raises(InvocationNotFound) if how == "refused" else nullcontext():
+        await steered
