@@ -22,7 +22,7 @@ from perdure.testing.rules import answer_by_rule
 from perdure.testing.signatures import decode, missing_signature, seal, signed
 from perdure.testing.structured import value_of, wanted_schema
 from perdure.testing.summaries import asks_for_summary, summarise
-from perdure.testing.wire import MODEL_VERSION, chunks_of, error_body, problem_with, usage_of
+from perdure.testing.wire import MODEL_VERSION, chunks_of, error_body, problem_with, prompt_tokens, usage_of
 from perdure.types import JsonObject
 
 __all__ = ["ModelService"]
@@ -30,6 +30,8 @@ __all__ = ["ModelService"]
 T = TypeVar("T", Fault, Script)
 
 _METHODS = frozenset({"batchEmbedContents", "generateContent", "streamGenerateContent", "countTokens"})
+TOO_LONG = "The input token count ({}) exceeds the maximum number of tokens allowed ({})."
+"""What Gemini says."""
 _SSE = "text/event-stream"
 _JSON = "application/json; charset=UTF-8"
 
@@ -41,10 +43,16 @@ class ModelService:
         hang_up: closes the connection of a request, after what was sent to it.
         signatures: whether a call must come back with its thought signature, as with Gemini 3.
         call_ids: whether calls carry ids; None: every other answer that calls something.
+        input_limit: of how many tokens a prompt may be; None: any.
     """
 
     def __init__(
-        self, hang_up: Callable[[Scope], None], *, signatures: bool = True, call_ids: bool | None = None
+        self,
+        hang_up: Callable[[Scope], None],
+        *,
+        signatures: bool = True,
+        call_ids: bool | None = None,
+        input_limit: int | None = None,
     ) -> None:
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
@@ -54,6 +62,7 @@ class ModelService:
         self._hang_up = hang_up
         self._signatures = signatures
         self._call_ids = call_ids
+        self._input_limit = input_limit
         self._calling_answers = 0
         self._issued: set[bytes] = set()
         self._known_fields: set[str] = set()
@@ -140,7 +149,9 @@ class ModelService:
         elif problem := self._problem(request):
             await reply.error(400, problem)
         elif method == "countTokens":
-            await reply.json({"totalTokens": usage_of(request, [])["promptTokenCount"]})
+            await reply.json({"totalTokens": prompt_tokens(request)})
+        elif self._input_limit is not None and (tokens := prompt_tokens(request)) > self._input_limit:
+            await reply.error(400, TOO_LONG.format(tokens, self._input_limit))
         elif fault and fault.kind == "block":
             await reply.chunks([_blocked(request, fault)])
         else:

@@ -34,11 +34,21 @@ class StandIn(Controls):
         signatures: whether calls must come back with their thought signatures, as with Gemini 3.
         call_ids: whether calls carry ids; None: every other answer that calls something, since
             a runtime must do with and without.
+        input_limit: of how many tokens, at four characters each, a prompt may be; None: any.
     """
 
-    def __init__(self, port: int = 0, *, signatures: bool = True, call_ids: bool | None = None) -> None:
+    def __init__(
+        self,
+        port: int = 0,
+        *,
+        signatures: bool = True,
+        call_ids: bool | None = None,
+        input_limit: int | None = None,
+    ) -> None:
         self._port = port
-        self._service = ModelService(self._hang_up, signatures=signatures, call_ids=call_ids)
+        self._service = ModelService(
+            self._hang_up, signatures=signatures, call_ids=call_ids, input_limit=input_limit
+        )
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
         self.url = ""

@@ -89,7 +89,7 @@ def chunks_of(
         finish_message: what goes with it.
         last: the part of the last chunk; Gemini sends an empty text, often with a signature.
     """
-    asked = _prompt_tokens(request)
+    asked = prompt_tokens(request)
     said: list[JsonObject] = []
     chunks: list[JsonObject] = []
     for group in _grouped(parts):
@@ -105,10 +105,11 @@ def chunks_of(
 
 def usage_of(request: Request, parts: Sequence[JsonObject]) -> JsonObject:
     """``usageMetadata`` at four characters a token."""
-    return _usage(_prompt_tokens(request), parts)
+    return _usage(prompt_tokens(request), parts)
 
 
-def _prompt_tokens(request: Request) -> int:
+def prompt_tokens(request: Request) -> int:
+    """The size of a prompt, at four characters a token."""
     return _tokens({key: value for key, value in request.body.items() if key != "generationConfig"})
 
 

@@ -94,5 +94,6 @@ helper = Agent(name="helper", instruction="Use your tools.", tools=[work])
 AGENTS = [
     Agent(name="crasher", instruction="Use your tools.", tools=[work, hold, fill, juggle, order]),
     Agent(name="summed", instruction="Use your tools.", tools=[work], compaction=Compaction(interval=1)),
+    Agent(name="seldom", instruction="Answer.", compaction=Compaction(interval=100)),
     Agent(name="delegating", instruction="Use your tools.", tools=[helper]),
 ]

@@ -96,7 +96,7 @@ async def started(worker: ForkedWorker, script: Script) -> None:
 
 async def play(stage: Stage, scenario: Scenario, at: tuple[str, int] | None) -> Played:
     """Play a scenario; with ``at``, its first worker dies at the n-th time of a point."""
-    script = Script(stage, uuid.uuid4().hex[:10], "crasher")
+    script = Script(stage, uuid.uuid4().hex[:10], scenario.app)
     notes = stage.folder / f"{script.mark}.points"
     flag = stage.folder / f"{script.mark}.flag"
     more = note_in(notes) if at is None else crash_at(at[0], flag, occurrence=at[1])

@@ -26,7 +26,10 @@ from storage.schema import artifacts
 from tests.integration.crashes import STARTED_IN, Stage
 from tests.integration.harness import until
 
-__all__ = ["SCENARIOS", "Outcome", "Scenario", "Script", "outcome_of"]
+__all__ = ["INPUT_LIMIT", "SCENARIOS", "Outcome", "Scenario", "Script", "outcome_of"]
+
+INPUT_LIMIT = 20_000
+"""Of how many tokens a prompt may be: of more than any scenario's but one."""
 
 
 SIGNATURE = re.compile(r'"thoughtSignature": "[^"]*"')
@@ -66,8 +69,9 @@ class Script:
         return keys
 
     def asked(self) -> int:
-        """How often a model was asked, also for a summary."""
-        return sum(self.mark in json.dumps(request.contents) for request in self.stage.gemini.requests)
+        """How often a model was asked, also for a summary; a prompt that it refused costs nothing."""
+        requests = (request for request in self.stage.gemini.requests if request.status != 400)
+        return sum(self.mark in json.dumps(request.contents) for request in requests)
 
     async def answered(self) -> int:
         """How many answers of a model the log has, summaries included."""
@@ -80,10 +84,15 @@ class Script:
         except SessionNotFound:
             return []
 
-    async def talked(self, *message_ids: str) -> None:
-        """Turns that were before, each with a change of state; no worker has seen them."""
+    async def talked(self, *message_ids: str, more: str = "") -> None:
+        """Turns that were before, each with a change of state; no worker has seen them.
+
+        Args:
+            message_ids: theirs.
+            more: what their messages end with.
+        """
         for message_id in message_ids:
-            said = {"role": "user", "parts": [{"text": f"{message_id} of {self.mark}"}]}
+            said = {"role": "user", "parts": [{"text": f"{message_id} of {self.mark}{more}"}]}
             user = Event(id=f"{message_id}:user", invocation_id=message_id, author="user", content=said)
             turn = await self.store.begin_turn(self.key, user, epoch=None)
             answer = Event(
@@ -175,6 +184,15 @@ async def compaction(script: Script) -> list[str]:
     return [f"summed up at {await script.runner.compact(script.key, request_id='c1')}"]
 
 
+async def long_turns_before(script: Script) -> None:
+    """So long that one more is too much for the model, and that it can just sum them up."""
+    await script.talked("m1", "m2", "m3", more=" and more" * (INPUT_LIMIT // 7))
+
+
+async def prompt_that_is_shortened(script: Script) -> list[str]:
+    return [await script.ask(f"hello from {script.mark}" + " and more" * (INPUT_LIMIT // 8), "m4")]
+
+
 async def save(script: Script) -> list[str]:
     version = await script.runner.save_artifact(script.key, "report.txt", b"of the day", "text/plain")
     return [f"version {version}"]
@@ -215,6 +233,8 @@ class Scenario:
     name: str
     play: Play
     """What clients do and are told."""
+    app: str = "crasher"
+    """The agent."""
     before: tuple[str, ...] = ()
     """The turns that the session has had."""
     prepare: Callable[[Script], Awaitable[None]] | None = None
@@ -238,6 +258,12 @@ SCENARIOS = [
     Scenario(name="rewind of a running turn", play=rewind_of_a_running_turn, before=("m1",), hangs=True),
     Scenario(name="cancel", play=cancel, hangs=True),
     Scenario(name="compaction", play=compaction, before=("m1", "m2")),
+    Scenario(
+        name="prompt that is shortened",
+        play=prompt_that_is_shortened,
+        app="seldom",
+        prepare=long_turns_before,
+    ),
     Scenario(name="save", play=save, before=("m1",), own_ids=False),
     Scenario(name="continue as new", play=continue_as_new, prepare=queued_before, turns_per_run=1),
     Scenario(name="end", play=end, before=("m1",)),

@@ -23,7 +23,7 @@ from perdure.crashpoints import POINTS
 from perdure.testing import StandIn
 from tests.integration import crash_services
 from tests.integration.crash_runs import Matrix, Stages, open_stages
-from tests.integration.crash_scenarios import SCENARIOS, Scenario
+from tests.integration.crash_scenarios import INPUT_LIMIT, SCENARIOS, Scenario
 
 DATABASES = ["sqlite", "postgres"]
 
@@ -69,7 +69,7 @@ async def stages(
     folder = tmp_path_factory.mktemp("matrix")
     # With ids of calls as they come, two runs would differ by them.
     async with (
-        StandIn(call_ids=False) as gemini,
+        StandIn(call_ids=False, input_limit=INPUT_LIMIT) as gemini,
         open_stages(temporal.address, postgres, "crash_matrix", gemini, folder) as opened,
     ):
         yield opened

@@ -372,6 +372,14 @@ async def test_tokens_are_counted_and_are_no_model_call(stand_in: StandIn, versi
     assert [request.kind for request in stand_in.requests] == ["count", "count"]
 
 
+async def test_a_prompt_over_the_limit_is_refused_as_gemini_does() -> None:
+    async with StandIn(input_limit=50) as stand_in:
+        fits, _ = await post(stand_in.url, {"contents": [user("a")]})
+        status, body = await post(stand_in.url, {"contents": [user("a" * 400)]})
+    assert (fits, status) == (200, 400)
+    assert "exceeds the maximum number of tokens allowed (50)" in body["error"]["message"]
+
+
 async def test_what_is_not_there_is_404(stand_in: StandIn) -> None:
     status, body = await post(stand_in.url, {}, f"/v1beta/models/{MODEL}:embedContent")
     assert (status, body["error"]["status"]) == (404, "NOT_FOUND")
