@@ -11,6 +11,7 @@ from activities.patience import patiently
 from perdure.context import Artifact
 from perdure.sources import Source, is_bytes
 from perdure.types import SessionKey
+from storage.artifacts import refuse_reserved
 from storage.sessions import SessionStore
 
 __all__ = ["CallArtifacts"]
@@ -33,6 +34,7 @@ class CallArtifacts:
         self.saved: dict[str, int] = {}
 
     async def save(self, name: str, data: Source, mime_type: str) -> int:
+        refuse_reserved(mime_type)
         ordinal, self._saves = self._saves, self._saves + 1
         # What is read from a source is read once.
         version = await self._patiently(

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from perdure.errors import ArtifactNotFound
+from perdure.errors import ArtifactNotFound, InvalidContent
 from perdure.types import Event, SessionKey
 from storage.names import is_users
 from storage.projection import Ranges, contains
@@ -22,7 +22,7 @@ from storage.schema import artifacts
 from storage.session_row import now
 from storage.sql import insert_into
 
-__all__ = ["DELETED", "commit", "stage", "undeleted", "visible"]
+__all__ = ["DELETED", "commit", "refuse_reserved", "stage", "undeleted", "visible"]
 
 DELETED = "application/vnd.perdure.deleted"
 """The type of an empty version that says: the artifact was deleted here."""
@@ -51,6 +51,16 @@ _SEEN = (
     .order_by(_COLUMNS.version.desc())
 )
 _SEEN_OF_NAME = _SEEN.where(*_OF_NAME)
+
+
+def refuse_reserved(mime_type: str) -> None:
+    """Refuse a type that is no artifact's.
+
+    Raises:
+        InvalidContent: it is what says that an artifact was deleted.
+    """
+    if mime_type == DELETED:
+        raise InvalidContent(f"the type {DELETED} is reserved; give the artifact its own")
 
 
 async def stage(

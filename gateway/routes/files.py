@@ -19,9 +19,8 @@ from gateway.requests import IdempotencyKey, path_of
 from gateway.routes.sessions import SESSION
 from gateway.services import KeyDep, Services, ServicesDep
 from gateway.shapes import ArtifactBody, Record, artifact_json, sha256_of
-from perdure.errors import InvalidContent
 from perdure.types import ArtifactVersion, SessionKey
-from storage.artifacts import DELETED
+from storage.artifacts import refuse_reserved
 
 __all__ = ["router"]
 
@@ -158,8 +157,7 @@ async def save_file(
 ) -> Response:
     """The body is stored as it comes in; its `Content-Type` is the artifact's."""
     mime_type = request.headers.get("content-type") or "application/octet-stream"
-    if mime_type == DELETED:
-        raise InvalidContent(f"the type {DELETED} is reserved; give the artifact its own")
+    refuse_reserved(mime_type)
     version = await services.runner.save_artifact(
         key, name, _received(request), mime_type, request_id=idempotency_key
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 
 import pytest
 from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 
+from activities.tool_artifacts import CallArtifacts
 from perdure.errors import (
     Busy,
     InvalidContent,
@@ -20,6 +22,8 @@ from perdure.errors import (
 )
 from perdure.testing import call, say
 from perdure.types import SessionKey
+from storage.artifacts import DELETED
+from storage.sessions import SessionStore
 from tests.integration.agents import gate
 from tests.integration.harness import World, until
 
@@ -170,6 +174,13 @@ async def test_an_artifact_name_that_leaves_its_folder(world: World) -> None:
     assert all("error" in dict(response) for response in responses(world))  # type: ignore[call-overload]  # JSON
     assert await world.store.list_artifacts(key) == []
     await usable(world, key)
+
+
+async def test_a_tool_cannot_delete_a_file_by_a_type(sqlite_store: SessionStore) -> None:
+    key = SessionKey(app="counter", user_id="ada", session_id=uuid.uuid4().hex)
+    files = CallArtifacts(sqlite_store, key, "m1", "m1:t1.0")
+    with pytest.raises(InvalidContent, match="reserved"):
+        await files.save("notes.txt", b"", DELETED)
 
 
 async def test_a_tool_that_is_retried(sqlite_world: World) -> None:
