@@ -192,11 +192,13 @@ class Item(Record):
     """``turn`` or ``end``."""
     id: str
     message: Message | None = None
+    cancelled: bool = False
+    """It was cancelled before its turn: that is not to run."""
 
     @property
     def joins(self) -> bool:
         """Whether it is to join the turn that runs."""
-        return self.message is not None and self.message.during == "join"
+        return self.message is not None and self.message.during == "join" and not self.cancelled
 
     @property
     def interrupts(self) -> bool:
