@@ -130,11 +130,13 @@ class ModelActivities:
                 epoch = turn.epoch
             if epoch is None:
                 raise StaleEpoch(f"step {task.step} of {task.invocation_id} in {key} came without an epoch")
-            taken = await join(self._store, key, agent.limits, task, epoch) if task.joining else []
             context = await self._contexts.read(key, state_keys=keys_of(agent))
+            taken: list[str] = []
+            if task.joining and _may_be_joined(key, agent, task, context):
+                taken = await join(self._store, key, agent.limits, task, epoch)
+                context = await self._contexts.read(key, state_keys=keys_of(agent))
             agent = acting(agent, context.session.state)
-            answered = model_event_id(task.invocation_id, task.step)
-            event = next((event for event in context.events if event.id == answered), None)
+            event = _answer_in(context, task)
             if event is None:
                 if context.session.epoch != epoch:
                     raise StaleEpoch(
@@ -181,10 +183,7 @@ class ModelActivities:
         self, key: SessionKey, agent: Agent, task: ModelTask, epoch: int, context: Context, attempts: Attempts
     ) -> Event:
         try:
-            spent = spent_in_turn(context, task.invocation_id)
-            check_limits(agent.limits, task, spent)
-            check_session_budget(key, agent, context.session.spent)
-            check_turn_budget(agent, task.invocation_id, spent)
+            _check_limits(key, agent, task, context)
             answer = await in_time(agent.limits, task, lambda: self._ask(key, agent, task, context, attempts))
             stored = await self._commit(key, agent, answer, epoch, attempts)
         except StaleEpoch:
@@ -284,6 +283,31 @@ class ModelActivities:
         )
         event = accounted(agent, context, event, goes_on=False)
         return await self._commit(key, agent, event, epoch, attempts)
+
+
+def _answer_in(context: Context, task: ModelTask) -> Event | None:
+    """What an attempt before this one was answered."""
+    answered = model_event_id(task.invocation_id, task.step)
+    return next((event for event in context.events if event.id == answered), None)
+
+
+def _may_be_joined(key: SessionKey, agent: Agent, task: ModelTask, context: Context) -> bool:
+    """Whether the model will read, or has read, what joins with this step."""
+    if _answer_in(context, task) is not None:
+        return True
+    try:
+        _check_limits(key, agent, task, context)
+    except LimitExceeded:
+        return False
+    return True
+
+
+def _check_limits(key: SessionKey, agent: Agent, task: ModelTask, context: Context) -> None:
+    """Raise LimitExceeded unless the model may be asked: it knows of the turn's limits and of the budget."""
+    spent = spent_in_turn(context, task.invocation_id)
+    check_limits(agent.limits, task, spent)
+    check_session_budget(key, agent, context.session.spent)
+    check_turn_budget(agent, task.invocation_id, spent)
 
 
 def user_event(task: ModelTask) -> Event:

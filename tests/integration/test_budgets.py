@@ -20,7 +20,7 @@ from perdure.testing import call, say
 from perdure.types import Event, SessionKey, Spent
 from storage.sessions import SessionStore
 from storage.spending import spent_on
-from tests.integration.agents import add
+from tests.integration.agents import add, gate, wait_at_gate
 from tests.integration.harness import World, open_world, until
 from worker import build_worker
 
@@ -39,6 +39,7 @@ AGENTS = [
         budget=Budget(steps=3, prices=DEAR),
     ),
     Agent(name="free", tools=[add], limits=Limits(model_attempts=2)),
+    Agent(name="short", tools=[wait_at_gate], limits=Limits(steps=1)),
     Agent(name="unlisted", model="my-own-model"),
 ]
 
@@ -163,6 +164,24 @@ async def test_a_summary_is_paid_for_and_none_is_made_where_nothing_is_left(worl
     with pytest.raises(BudgetExceeded, match="used 3 of its 3 model calls"):
         await world.runner.compact(key)
     assert (await world.session(key)).spent.model_calls == 3
+
+
+async def test_a_message_does_not_join_a_step_that_is_not_to_be(world: World) -> None:
+    """Its turn has had its model calls: nobody would read it there."""
+    gate.reset()
+    key = world.key("short")
+    world.gemini.script(call("wait_at_gate", label="m1"), say("and to you"))
+    first = asyncio.create_task(world.runner.ask(key, "work", message_id="m1"))
+    await asyncio.wait_for(gate.entered.wait(), 20)
+    second = asyncio.create_task(world.runner.ask(key, "good day", message_id="m2", during="join"))
+
+    async def arrived() -> bool:
+        return (await world.runner.status(key)).queued == 1
+
+    await until(arrived)
+    gate.open.set()
+    assert (await first).status == "failed"
+    assert ((await second).text, (await second).invocation_id) == ("and to you", "m2")
 
 
 async def test_tries_that_gave_no_answer_took_their_tokens_all_the_same(world: World) -> None:
