@@ -115,7 +115,7 @@ class RewindRequest(Request):
 
 
 class CancelRequest(Request):
-    """End the running turn; with an id, only if that is the one that runs."""
+    """End the running turn; with an id, that turn only, or keep the message of that id from being run."""
 
     invocation_id: str | None = None
 
