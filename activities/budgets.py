@@ -6,24 +6,28 @@ has spent is in its own events, which are in every prompt of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from activities.prices import nano_usd
+from activities.runtime import log
 from perdure.agent import Agent
 from perdure.budget import dollars
-from perdure.errors import BudgetExceeded
-from perdure.types import NANO, Event, JsonObject, SessionKey, Spent
-from storage.records import Context
-from storage.spending import spent_on
+from perdure.errors import BudgetExceeded, SessionEnded, SessionNotFound
+from perdure.types import NANO, Event, Json, JsonObject, Session, SessionKey, Spent
+from storage.sessions import Context, SessionStore
+from storage.spending import spent_on, tokens_of
 
 __all__ = [
     "accounted",
     "check_session_budget",
     "check_turn_budget",
+    "count_in_vain",
     "is_used_up",
     "spent_in_turn",
     "spent_meta",
+    "taken_by",
 ]
 
 
@@ -111,6 +115,11 @@ def spent_in_turn(context: Context, invocation_id: str) -> Spent:
     return sum(mine, Spent())
 
 
+def taken_by(agent: Agent, model: str, usage: Mapping[str, Json]) -> Spent:
+    """What a call took that gave no answer. As a call it is counted with what comes after it."""
+    return Spent(tokens=tokens_of(usage), nano_usd=nano_usd(agent, model, usage) or 0)
+
+
 def spent_meta(agent: Agent, model: str, usage: JsonObject, lost: Spent) -> JsonObject:
     """What the meta of an event says of what was spent on it, beside its usage.
 
@@ -122,12 +131,35 @@ def spent_meta(agent: Agent, model: str, usage: JsonObject, lost: Spent) -> Json
     """
     told: JsonObject = {}
     nano = nano_usd(agent, model, usage) if usage else None
-    tokens = usage.get("totalTokenCount") or 0
     if nano is not None or lost.nano_usd:
         told["nano_usd"] = (nano or 0) + lost.nano_usd
     if lost.tokens:
-        told["tokens"] = tokens + lost.tokens
+        told["tokens"] = tokens_of(usage) + lost.tokens
     return {"spent": told} if told else {}
+
+
+async def count_in_vain(store: SessionStore, key: SessionKey, read: Session, name: str, spent: Spent) -> None:
+    """Note in the log what a model call took that came to nothing there, as far as that is known.
+
+    The turn that it was for may be over, and rewound: so it is an event by itself, as that of an agent that
+    was asked and cancelled.
+
+    Args:
+        store: where the session lives.
+        key: the session.
+        read: the session as the call was made for; one that was made anew under its name pays nothing.
+        name: of the event; under one name it counts once.
+        spent: what it took.
+    """
+    if spent == Spent():
+        return
+    told = {"tokens": spent.tokens, "nano_usd": spent.nano_usd, "model_calls": 1}
+    event = Event(id=name, invocation_id=name, author="perdure", meta={"spent": told})
+    try:
+        if (await store.get(key, max_events=0)).created_at == read.created_at:
+            await store.append(key, event, first_wins=True)
+    except (SessionNotFound, SessionEnded) as error:
+        log(logging.INFO, "spent.uncounted", key, name, "%s", type(error).__name__)
 
 
 def _warnings(agent: Agent, session: Spent, turn: Spent, step: Spent, *, goes_on: bool) -> list[str]:

@@ -23,7 +23,7 @@ from functools import partial
 
 from temporalio import activity
 
-from activities.budgets import check_session_budget, spent_meta
+from activities.budgets import check_session_budget, count_in_vain, spent_meta, taken_by
 from activities.gemini import Answer, Gemini
 from activities.patience import patiently
 from activities.prompt import contents_of
@@ -37,7 +37,7 @@ from perdure.errors import ModelRefused, ModelUnavailable, SessionEnded, StaleEp
 from perdure.logs import words_of
 from perdure.registry import Registry
 from perdure.transfer import keys_of
-from perdure.types import Event, Session, SessionKey, Spent, text_of
+from perdure.types import Event, JsonObject, Session, SessionKey, Spent, text_of
 from storage.sessions import Context, SessionStore
 
 __all__ = ["PROMPT", "CompactionActivities", "Compactor"]
@@ -96,21 +96,33 @@ class Compactor:
             ModelUnavailable, ModelRefused: the summariser failed.
             BudgetExceeded: the session has nothing left to pay it with.
         """
+        usage: JsonObject = {}
         try:
             check_session_budget(key, agent, context.session.spent)
-            answer = await self._summarise(agent, context.summary, window)
+            answer = await self._summarise(agent, context.summary, window, usage)
             event = _compaction_event(agent, context, window, answer, event_id, name)
             stored = await patiently(partial(self._commit, key, context.session, event), key, name)
         except (ModelRefused, ModelUnavailable) as error:
             log(logging.WARNING, "compaction.failed", key, name, "%s", words_of(error))
+            await self._count_in_vain(key, agent, context, event_id, usage)
             raise
         except StaleEpoch as error:
             log(logging.INFO, "compaction.dropped", key, name, "%s", words_of(error))
+            await self._count_in_vain(key, agent, context, event_id, usage)
             raise
         log(logging.INFO, "compacted", key, name, "%s", stored.compaction)
         return stored
 
-    async def _summarise(self, agent: Agent, before: Event | None, window: Window) -> Answer:
+    async def _count_in_vain(
+        self, key: SessionKey, agent: Agent, context: Context, event_id: str, usage: JsonObject
+    ) -> None:
+        name = f"{event_id}:spent{activity.info().attempt}"
+        spent = taken_by(agent, _summariser(agent), usage)
+        await count_in_vain(self._store, key, context.session, name, spent)
+
+    async def _summarise(
+        self, agent: Agent, before: Event | None, window: Window, usage: JsonObject
+    ) -> Answer:
         policy = agent.compaction
         async with self._slots:
             answer = await self._gemini.generate(
@@ -119,6 +131,7 @@ class Compactor:
                 contents=[{"role": "user", "parts": [{"text": request_text(before, window.events)}]}],
                 tools=[],
                 extra=None,
+                usage=usage,
                 timeout=agent.limits.model_timeout,
             )
         if answer.finish_reason == "MAX_TOKENS":

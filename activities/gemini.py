@@ -105,6 +105,7 @@ class Gemini:
         tools: Sequence[Mapping[str, Any]] = (),
         extra: Mapping[str, Any] | None = None,
         on_chunk: Callable[[JsonObject], None] | None = None,
+        usage: JsonObject | None = None,
         timeout: float,  # noqa: ASYNC109 - it also goes to the server, as the deadline of the request
     ) -> Answer:
         """Ask once, without any retry, and wait for the whole answer.
@@ -116,6 +117,8 @@ class Gemini:
             tools: function declarations: name, description and ``parametersJsonSchema``.
             extra: further fields of genai's ``GenerateContentConfig``.
             on_chunk: called with the content of each piece as it arrives, for those who follow the session.
+            usage: an empty object that gets what the server says of the call's tokens, as it says it: so it
+                is there also where the caller was cancelled.
             timeout: seconds the whole call may take.
 
         Raises:
@@ -125,7 +128,7 @@ class Gemini:
         config = _config(model, system, contents, tools, extra, timeout)
         client = self._connected()
         wire = Wire()
-        usage: JsonObject = {}
+        usage = {} if usage is None else usage
         token = _wire.set(wire)
         try:
             async with asyncio.timeout(timeout) as limit:

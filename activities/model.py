@@ -19,9 +19,11 @@ from activities.budgets import (
     accounted,
     check_session_budget,
     check_turn_budget,
+    count_in_vain,
     is_used_up,
     spent_in_turn,
     spent_meta,
+    taken_by,
 )
 from activities.compaction import Compactor
 from activities.context_cache import ContextCache
@@ -34,11 +36,11 @@ from activities.media_cache import MediaCache
 from activities.model_request import full_request, send
 from activities.oversize import begin_turn, fit_answer
 from activities.patience import patiently
-from activities.prices import check_prices, nano_usd
+from activities.prices import check_prices
 from activities.prompt import calls_of, model_event_id
 from activities.protocol import CALL_MODEL, TOOL_SECONDS, CallRef, Failure, ModelOutcome, ModelTask
 from activities.room import Room
-from activities.runtime import Attempts, beating, log, session_key, typed_errors
+from activities.runtime import Attempts, beating, is_called_off, log, session_key, typed_errors
 from activities.shortening import Shortener, still_too_long
 from activities.windows import compaction_due
 from perdure.agent import Agent
@@ -58,7 +60,7 @@ from perdure.errors import (
 from perdure.logs import words_of
 from perdure.registry import Registry
 from perdure.transfer import acting, keys_of
-from perdure.types import Event, JsonObject, SessionKey, Spent
+from perdure.types import Event, JsonObject, SessionKey
 from storage.feed import Answering
 from storage.sessions import Context, SessionStore, Turn
 from storage.spending import spent_on
@@ -128,11 +130,13 @@ class ModelActivities:
                 epoch = turn.epoch
             if epoch is None:
                 raise StaleEpoch(f"step {task.step} of {task.invocation_id} in {key} came without an epoch")
-            taken = await join(self._store, key, agent.limits, task, epoch) if task.joining else []
             context = await self._contexts.read(key, state_keys=keys_of(agent))
+            taken: list[str] = []
+            if task.joining and _may_be_joined(key, agent, task, context):
+                taken = await join(self._store, key, agent.limits, task, epoch)
+                context = await self._contexts.read(key, state_keys=keys_of(agent))
             agent = acting(agent, context.session.state)
-            answered = model_event_id(task.invocation_id, task.step)
-            event = next((event for event in context.events if event.id == answered), None)
+            event = _answer_in(context, task)
             if event is None:
                 if context.session.epoch != epoch:
                     raise StaleEpoch(
@@ -179,17 +183,19 @@ class ModelActivities:
         self, key: SessionKey, agent: Agent, task: ModelTask, epoch: int, context: Context, attempts: Attempts
     ) -> Event:
         try:
-            spent = spent_in_turn(context, task.invocation_id)
-            check_limits(agent.limits, task, spent)
-            check_session_budget(key, agent, context.session.spent)
-            check_turn_budget(agent, task.invocation_id, spent)
+            _check_limits(key, agent, task, context)
             answer = await in_time(agent.limits, task, lambda: self._ask(key, agent, task, context, attempts))
             stored = await self._commit(key, agent, answer, epoch, attempts)
         except StaleEpoch:
             raise
+        except asyncio.CancelledError:
+            if is_called_off():  # no attempt comes after this one
+                name = f"{model_event_id(task.invocation_id, task.step)}:spent"
+                await count_in_vain(self._store, key, context.session, name, attempts.lost)
+            raise
         except ModelUnavailable as error:
             if attempts.count < agent.limits.model_attempts:
-                attempts.lost += _lost(agent, error)
+                attempts.lost += taken_by(agent, agent.model, error.usage or {})
                 log(
                     logging.WARNING,
                     "model.retry",
@@ -229,7 +235,12 @@ class ModelActivities:
             if attempts.start_another() > agent.limits.model_attempts:
                 raise ModelUnavailable(f"the worker died in each of {agent.limits.model_attempts} tries")
             with self._store.feed.preview(key, _answering(agent, task, context)) as preview:
-                answer = await send(self._gemini, request, on_chunk=preview.add)
+                usage: JsonObject = {}
+                try:
+                    answer = await send(self._gemini, request, on_chunk=preview.add, usage=usage)
+                except asyncio.CancelledError:
+                    attempts.lost += taken_by(agent, agent.model, usage)
+                    raise
         event = answer_event(agent, task, answer, context, attempts.lost)
         for told in event.meta.get("budget", ()):
             log(logging.WARNING, "budget.warning", key, task.invocation_id, "%s", told)
@@ -274,6 +285,31 @@ class ModelActivities:
         return await self._commit(key, agent, event, epoch, attempts)
 
 
+def _answer_in(context: Context, task: ModelTask) -> Event | None:
+    """What an attempt before this one was answered."""
+    answered = model_event_id(task.invocation_id, task.step)
+    return next((event for event in context.events if event.id == answered), None)
+
+
+def _may_be_joined(key: SessionKey, agent: Agent, task: ModelTask, context: Context) -> bool:
+    """Whether the model will read, or has read, what joins with this step."""
+    if _answer_in(context, task) is not None:
+        return True
+    try:
+        _check_limits(key, agent, task, context)
+    except LimitExceeded:
+        return False
+    return True
+
+
+def _check_limits(key: SessionKey, agent: Agent, task: ModelTask, context: Context) -> None:
+    """Raise LimitExceeded unless the model may be asked: it knows of the turn's limits and of the budget."""
+    spent = spent_in_turn(context, task.invocation_id)
+    check_limits(agent.limits, task, spent)
+    check_session_budget(key, agent, context.session.spent)
+    check_turn_budget(agent, task.invocation_id, spent)
+
+
 def user_event(task: ModelTask) -> Event:
     """The user's message as the first event of its invocation."""
     content: JsonObject = task.content or {"role": "user", "parts": [{"text": task.text}]}
@@ -295,13 +331,6 @@ def _brief(agent: Agent, error: PerdureError) -> str:
     if isinstance(error, InvalidContent):
         return f"what model {agent.model} answered cannot be stored"
     return error.brief if isinstance(error, ModelError) else str(error)
-
-
-def _lost(agent: Agent, error: ModelError) -> Spent:
-    """What a try took that gave no answer."""
-    usage = error.usage or {}
-    tokens = usage.get("totalTokenCount") or 0
-    return Spent(tokens=tokens, nano_usd=nano_usd(agent, agent.model, usage) or 0)
 
 
 def _compaction_due(agent: Agent, context: Context, last: Event) -> bool:

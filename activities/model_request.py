@@ -100,7 +100,11 @@ def _takes_schema_with_tools(model: str) -> bool:
 
 
 async def send(
-    gemini: Gemini, request: ModelRequest, *, on_chunk: Callable[[JsonObject], None] | None = None
+    gemini: Gemini,
+    request: ModelRequest,
+    *,
+    on_chunk: Callable[[JsonObject], None] | None = None,
+    usage: JsonObject | None = None,
 ) -> Answer:
     """Ask the model once; see :meth:`activities.gemini.Gemini.generate`."""
     return await gemini.generate(
@@ -111,6 +115,7 @@ async def send(
         extra=request.extra,
         timeout=request.timeout,
         on_chunk=on_chunk,
+        usage=usage,
     )
 
 

@@ -18,6 +18,7 @@ from perdure.agenttool import AgentTool
 from perdure.budget import Price
 from perdure.errors import InvalidAgent
 from perdure.types import NANO, Json, JsonObject
+from storage.spending import tokens_of
 
 __all__ = ["check_prices", "nano_usd"]
 
@@ -69,9 +70,8 @@ def _own_price(agent: Agent, model: str) -> Price | None:
 
 
 def _by_own_price(price: Price, usage: Mapping[str, Json]) -> Decimal:
-    asked, cached = _count(usage, "promptTokenCount"), _count(usage, "cachedContentTokenCount")
-    answered = max(_count(usage, "totalTokenCount") - asked, 0)
-    cached = min(cached, asked)
+    asked, answered = _asked_and_answered(usage)
+    cached = min(_count(usage, "cachedContentTokenCount"), asked)
     from_cache = price.input if price.cached is None else price.cached
     each = ((asked - cached, price.input), (cached, from_cache), (answered, price.output))
     return sum((count * Decimal(str(dollars)) for count, dollars in each), Decimal()) / MILLION
@@ -80,14 +80,13 @@ def _by_own_price(price: Price, usage: Mapping[str, Json]) -> Decimal:
 def _by_list(model: str, usage: Mapping[str, Json]) -> Decimal | None:
     if not _is_listed(model):
         return None
-    asked = _count(usage, "promptTokenCount")
-    answered = max(_count(usage, "totalTokenCount") - asked, 0)
     try:
         told: JsonObject = {"modelVersion": model, "usageMetadata": dict(usage)}
         detailed = genai_prices.extract_usage(told, provider_id=PROVIDER)
         return genai_prices.calc_price(detailed.usage, model, provider_id=PROVIDER).total_price
     except (ValueError, TypeError):
         # Details that it cannot make sense of make the call no cheaper.
+        asked, answered = _asked_and_answered(usage)
         totals = genai_prices.Usage(input_tokens=asked, output_tokens=answered)
         return genai_prices.calc_price(totals, model, provider_id=PROVIDER).total_price
 
@@ -102,6 +101,12 @@ def _is_listed(model: str) -> bool:
 
 def _plain(model: str) -> str:
     return model.removeprefix("models/")
+
+
+def _asked_and_answered(usage: Mapping[str, Json]) -> tuple[int, int]:
+    """Tokens that went in, those of tools that the model's server ran included, and tokens that came out."""
+    asked = _count(usage, "promptTokenCount") + _count(usage, "toolUsePromptTokenCount")
+    return asked, max(tokens_of(usage) - asked, 0)
 
 
 def _count(usage: Mapping[str, Json], name: str) -> int:

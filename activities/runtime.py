@@ -26,6 +26,7 @@ __all__ = [
     "WORKER_STOPS",
     "Attempts",
     "beating",
+    "is_called_off",
     "log",
     "session_key",
     "typed_errors",
@@ -102,6 +103,12 @@ def typed_errors(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R
             ) from None
 
     return wrapped
+
+
+def is_called_off() -> bool:
+    """Whether the running activity was cancelled because nobody wants it any more."""
+    details = activity.cancellation_details() if activity.in_activity() else None
+    return details is not None and details.cancel_requested
 
 
 def _worker_stops() -> bool:

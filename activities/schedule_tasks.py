@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from urllib.parse import quote, unquote
 
 from activities.protocol import Record
@@ -25,6 +26,8 @@ class DeliverTask(Record):
     """When; the schedule itself has it in another form."""
     timezone: str = "UTC"
     during: str = "queue"
+    made: datetime | None = None
+    """When the session was made; another of the same name is none of the schedule's."""
 
 
 class Delivered(Record):

@@ -18,7 +18,7 @@ from activities.runtime import beating, log, typed_errors
 from activities.schedule_tasks import DELIVER, Delivered, DeliverTask, name_of
 from activities.starting import SESSION_WORKFLOW, attributes, summary
 from perdure.errors import SessionNotFound
-from perdure.types import SessionKey
+from perdure.types import Session, SessionKey
 from storage.sessions import SessionStore
 
 __all__ = ["ScheduleActivities"]
@@ -46,9 +46,8 @@ class ScheduleActivities:
         assert workflow_id is not None, "a schedule starts a workflow"
         message_id = f"{task.schedule_id}@{workflow_id.removeprefix(name).removeprefix('-')}"
         async with beating():
-            try:
-                session = await self._store.get(key, max_events=0)
-            except SessionNotFound:
+            session = await self._session(key, task)
+            if session is None:
                 await self._remove(name)
                 log(logging.INFO, "unscheduled", key, message_id, "the session of %s is gone", name)
                 return Delivered(outcome="deleted")
@@ -56,6 +55,13 @@ class ScheduleActivities:
                 return Delivered(outcome="ended")
             await self._send(key, task, message_id)
         return Delivered(outcome="sent", message_id=message_id)
+
+    async def _session(self, key: SessionKey, task: DeliverTask) -> Session | None:
+        try:
+            session = await self._store.get(key, max_events=0)
+        except SessionNotFound:
+            return None
+        return session if task.made in (None, session.created_at) else None
 
     async def _send(self, key: SessionKey, task: DeliverTask, message_id: str) -> None:
         message = {"text": task.text, "message_id": message_id}

@@ -19,7 +19,7 @@ def chat(
     reopen: Annotated[bool, typer.Option("--reopen", help="Open the session again if it was ended.")] = False,
     data: DataOption = DEFAULT_DATA,
 ) -> None:
-    """Talk to an agent. Ctrl-C cancels a running turn; /help lists the commands."""
+    """Talk to an agent, also while a turn runs. Ctrl-C cancels what was said; /help lists the commands."""
     from cli.conversation import converse
 
     key = SessionKey(app=app, user_id=user, session_id=session)

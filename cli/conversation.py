@@ -3,6 +3,9 @@
 A message goes out under an id of its own and is sent again under it until Temporal has
 taken it. So a conversation outlives workers and Temporal alike: they come back, the
 answer comes. Calls and answers are shown as the database has them.
+
+In a terminal one can go on typing while a turn runs: a message is queued, or joins the turn, or
+interrupts it. Over a pipe each line waits for what came of the one before.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import asyncio
 import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import NamedTuple
 
 from temporalio.client import RPCTimeoutOrCancelledError
@@ -18,10 +22,12 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from cli import render
 from cli.common import open_runner
+from cli.keyboard import Keyboard
 from gateway.runner import Answer, Runner
 from perdure.errors import CallNotFound, InvocationNotFound, PerdureError, SessionNotFound
 from perdure.settings import Settings
-from perdure.types import Event, SessionKey
+from perdure.types import During, Event, SessionKey
+from storage.turns import JOINED
 
 __all__ = ["Chat", "converse", "is_answer"]
 
@@ -29,7 +35,13 @@ _LOOK_EVERY = 0.3
 _AGAIN_AFTER = 1.0
 _AWAY = frozenset({RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED})
 
+_MEANWHILE = frozenset({"cancel", "join", "interrupt", "state", "artifacts", "history", "waiting", "help"})
+"""The commands that are taken while a turn runs."""
+
 HELP = """\
+/cancel               end the turn that runs; Ctrl-C also calls off what waits behind it
+/join TEXT            let the turn that runs see this at its next step
+/interrupt TEXT       end the turn that runs, and say this instead
 /rewind [INVOCATION]  undo the last turn, or everything from an invocation on
 /redo                 undo the last rewind
 /waiting              show what the turn waits for
@@ -38,7 +50,8 @@ HELP = """\
 /state                show the session's state
 /artifacts            list its artifacts
 /history              show its events
-/quit                 leave; the session stays"""
+/quit                 leave; the session stays
+What else is typed while a turn runs is said when it has ended."""
 
 
 def converse(settings: Settings, key: SessionKey, *, reopen: bool) -> None:
@@ -47,7 +60,8 @@ def converse(settings: Settings, key: SessionKey, *, reopen: bool) -> None:
         opened = open_runner(settings)
         runner = loop.run(opened.__aenter__())
         try:
-            _talk(loop, Chat(runner, key, reopen=reopen))
+            keyboard = Keyboard(sys.stdin.fileno()) if sys.stdin.isatty() else None
+            _talk(loop, Chat(runner, key, reopen=reopen, keyboard=keyboard))
         finally:
             loop.run(opened.__aexit__(None, None, None))
 
@@ -55,6 +69,7 @@ def converse(settings: Settings, key: SessionKey, *, reopen: bool) -> None:
 class _Message(NamedTuple):
     text: str
     id: str
+    during: During = "queue"
 
 
 class Chat:
@@ -64,60 +79,123 @@ class Chat:
         runner: talks to the session.
         key: the session.
         reopen: whether the first message may open an ended session again.
+        keyboard: where one types while a turn runs; None: nowhere.
     """
 
-    def __init__(self, runner: Runner, key: SessionKey, *, reopen: bool = False) -> None:
+    def __init__(
+        self, runner: Runner, key: SessionKey, *, reopen: bool = False, keyboard: Keyboard | None = None
+    ) -> None:
         self._runner = runner
         self._store = runner.store
-        self._key = key
+        self.key = key
         self._reopen = reopen
+        self._keyboard = keyboard
         self._last_rewind: str | None = None
-        self._behind: _Message | None = None
-        """What was said last, where it is not answered yet: its turn, or one before it, waits."""
+        self._asking: dict[_Message, asyncio.Task[Answer]] = {}
+        """What was said and is not answered yet."""
+        self._behind: list[_Message] = []
+        """What was said and is not answered yet because its turn, or one before it, waits."""
+        self._said_meanwhile: set[str] = set()
+        self._meanwhile: set[asyncio.Task[None]] = set()
         self._seen = 0
 
     async def greet(self) -> None:
         """Say where we are."""
         try:
-            session = await self._store.get(self._key, max_events=0)
+            session = await self._store.get(self.key, max_events=0)
         except SessionNotFound:
-            print(f"{self._key}: a new session. /help lists the commands.")
+            print(f"{self.key}: a new session. /help lists the commands.")
         else:
-            print(f"{self._key}: {session.head} events so far. /help lists the commands.")
+            print(f"{self.key}: {session.head} events so far. /help lists the commands.")
 
-    async def say(self, text: str) -> None:
+    async def say(self, text: str, during: During = "queue") -> None:
         """Send a message and show what comes of it as it comes.
 
-        Returns when the turn has ended, or waits for a person or the world.
+        Returns when all that was said is answered, or waits for a person or the world; where a turn is
+        followed already, at once.
         """
-        if self._behind is None:
+        message = _Message(text, uuid.uuid4().hex, during)
+        if self._asking:
+            self._said_meanwhile.add(message.id)
+            self._ask_for(message)
+            return
+        if not self._behind:
             self._seen = await self._head()
-        await self._follow(_Message(text, uuid.uuid4().hex))
+        await self._follow(message)
         self._reopen = False
 
-    async def _follow(self, message: _Message) -> None:
-        turn = asyncio.create_task(self._ask(message))
+    def meanwhile(self, line: str) -> None:
+        """Take what is typed while a turn runs."""
+        task = asyncio.create_task(self._do_meanwhile(line))
+        self._meanwhile.add(task)
+        task.add_done_callback(self._meanwhile.discard)
+
+    async def _follow(self, *messages: _Message) -> None:
+        self._behind = []
+        for message in messages:
+            self._ask_for(message)
+        listening = self._keyboard.listening(self.meanwhile) if self._keyboard else nullcontext()
         try:
-            ended = False
-            while not ended:
-                await asyncio.wait([turn], timeout=_LOOK_EVERY)
-                ended = turn.done()  # asked before looking: what it wrote last must be seen too
-                self._seen = await self._show_after(self._seen)
+            with listening:
+                while self._asking:
+                    await self._show_what_comes()
+            await asyncio.gather(*self._meanwhile - {asyncio.current_task()})
         except asyncio.CancelledError:
-            turn.cancel()
-            await asyncio.gather(turn, return_exceptions=True)
-            await self._runner.cancel(self._key, message.id)
-            print("(cancelled)")
+            await self._call_off()
             return
-        waits = (await turn).status == "waiting"
-        self._behind = message if waits else None
-        if waits:
+        if self._behind:
             await self._waiting("")
+
+    async def _show_what_comes(self) -> None:
+        """Show it until something that was said is answered."""
+        asking = self._asking
+        await asyncio.wait(asking.values(), timeout=_LOOK_EVERY, return_when=asyncio.FIRST_COMPLETED)
+        # Asked before looking: what it wrote last must be seen too.
+        ended = [message for message, turn in asking.items() if turn.done()]
+        self._seen = await self._show_after(self._seen)
+        for message in ended:
+            try:
+                answer = await asking.pop(message)
+            except (PerdureError, RPCError) as error:
+                if not asking:
+                    raise
+                _tell(error)
+            else:
+                if answer.status == "waiting":
+                    self._behind.append(message)
+
+    async def _call_off(self) -> None:
+        """End the turn of each message that is not answered, or keep it from beginning."""
+        asking, self._asking = self._asking, {}
+        for turn in asking.values():
+            turn.cancel()
+        await asyncio.gather(*asking.values(), return_exceptions=True)
+        for message in reversed(asking):  # so that none begins because the one before it was ended
+            await self._runner.cancel(self.key, message.id)
+        print("(cancelled)")
+
+    async def _do_meanwhile(self, line: str) -> None:
+        name, _, _ = line[1:].partition(" ")
+        try:
+            if not line.startswith("/"):
+                await self.say(line)
+            elif name in _MEANWHILE:
+                await self.command(line)
+            else:
+                print(f"/{name} is for when the turn has ended; /cancel ends it", flush=True)
+        except (PerdureError, RPCError) as error:
+            _tell(error)
+
+    def _ask_for(self, message: _Message) -> None:
+        self._asking[message] = asyncio.create_task(self._ask(message))
 
     async def command(self, line: str) -> None:
         """Run a ``/command``."""
         name, _, rest = line[1:].partition(" ")
         known = {
+            "cancel": self._cancel,
+            "join": self._join,
+            "interrupt": self._interrupt,
             "rewind": self._rewind,
             "redo": self._redo,
             "waiting": self._waiting,
@@ -137,7 +215,11 @@ class Chat:
         while True:
             try:
                 return await self._runner.ask(
-                    self._key, message.text, message_id=message.id, reopen=self._reopen
+                    self.key,
+                    message.text,
+                    message_id=message.id,
+                    reopen=self._reopen,
+                    during=message.during,
                 )
             except (RPCError, RPCTimeoutOrCancelledError) as error:
                 # The SDK says the same of a call that timed out and of one that we cancelled.
@@ -151,7 +233,7 @@ class Chat:
 
     async def _show_after(self, seen: int) -> int:
         try:
-            events = await self._store.log(self._key, after=seen)
+            events = await self._store.log(self.key, after=seen)
         except SessionNotFound:
             return seen
         for event in events:
@@ -160,6 +242,11 @@ class Chat:
 
     def _show(self, event: Event) -> None:
         if event.id == f"{event.invocation_id}:user":  # what was just typed
+            if event.invocation_id in self._said_meanwhile:
+                print(f"> {event.text}", flush=True)
+            return
+        if event.author == "user" and JOINED in event.meta:
+            print(f"  > {event.text}", flush=True)
             return
         mark = "" if is_answer(event) else "  "
         for line in render.describe(event):
@@ -167,13 +254,22 @@ class Chat:
 
     async def _head(self) -> int:
         try:
-            return (await self._store.get(self._key, max_events=0)).head
+            return (await self._store.get(self.key, max_events=0)).head
         except SessionNotFound:
             return 0
 
+    async def _cancel(self, _: str) -> None:
+        await self._runner.cancel(self.key)
+
+    async def _join(self, text: str) -> None:
+        await self.say(text, "join")
+
+    async def _interrupt(self, text: str) -> None:
+        await self.say(text, "interrupt")
+
     async def _rewind(self, target: str) -> None:
         before = target or await self._last_turn()
-        done = await self._runner.rewind(self._key, before)
+        done = await self._runner.rewind(self.key, before)
         self._last_rewind = done.request_id
         print(f"  as it was before {before}; /redo takes that back. State:")
         await self._state("")
@@ -186,7 +282,7 @@ class Chat:
         await self._rewind(self._last_rewind)
 
     async def _waiting(self, _: str) -> None:
-        calls = await self._runner.waiting(self._key)
+        calls = await self._runner.waiting(self.key)
         for call in calls:
             for line in render.waiting_lines(call):
                 print(f"  {line}", flush=True)
@@ -197,17 +293,17 @@ class Chat:
 
     async def _approve(self, rest: str) -> None:
         call_id, _ = await self._meant(rest)
-        await self._runner.approve(self._key, call_id, by=self._key.user_id)
+        await self._runner.approve(self.key, call_id, by=self.key.user_id)
         await self._go_on()
 
     async def _decline(self, rest: str) -> None:
         call_id, why = await self._meant(rest)
-        await self._runner.decline(self._key, call_id, reason=why or None, by=self._key.user_id)
+        await self._runner.decline(self.key, call_id, reason=why or None, by=self.key.user_id)
         await self._go_on()
 
     async def _meant(self, rest: str) -> tuple[str, str]:
         """The call that is named, or the only one that there is, and what was said besides."""
-        calls = [each for each in await self._runner.waiting(self._key) if each.kind == "approval"]
+        calls = [each for each in await self._runner.waiting(self.key) if each.kind == "approval"]
         name, _, more = rest.partition(" ")
         if any(each.call_id == name for each in calls):
             return name, more.strip()
@@ -217,23 +313,23 @@ class Chat:
         raise CallNotFound(f"which call? Those that wait for a person's yes: {some}")
 
     async def _go_on(self) -> None:
-        if self._behind is not None:
-            await self._follow(self._behind)
+        if self._behind:
+            await self._follow(*self._behind)
 
     async def _last_turn(self) -> str:
-        events = (await self._store.get(self._key)).events
+        events = (await self._store.get(self.key)).events
         asked = [event.invocation_id for event in events if event.id == f"{event.invocation_id}:user"]
         if not asked:
-            raise InvocationNotFound(f"{self._key} has no turn to undo")
+            raise InvocationNotFound(f"{self.key} has no turn to undo")
         return asked[-1]
 
     async def _state(self, _: str) -> None:
-        state = (await self._store.get(self._key, max_events=0)).state
+        state = (await self._store.get(self.key, max_events=0)).state
         for line in render.state_lines(state) if state else ["no state"]:
             print(f"  {line}")
 
     async def _artifacts(self, _: str) -> None:
-        artifacts = await self._store.list_artifacts(self._key)
+        artifacts = await self._store.list_artifacts(self.key)
         for artifact in artifacts:
             print(
                 f"  {artifact.name}  version {artifact.version}  {artifact.mime_type}  {artifact.size} bytes"
@@ -242,7 +338,7 @@ class Chat:
             print("  no artifacts")
 
     async def _history(self, _: str) -> None:
-        render.show(render.event_table(await self._store.log(self._key)))
+        render.show(render.event_table(await self._store.log(self.key)))
 
 
 def is_answer(event: Event) -> bool:
@@ -259,7 +355,11 @@ def _talk(loop: asyncio.Runner, chat: Chat) -> None:
         try:
             loop.run(chat.command(line) if line.startswith("/") else chat.say(line))
         except (PerdureError, RPCError) as error:
-            print(f"{type(error).__name__}: {error}", flush=True)
+            _tell(error)
+
+
+def _tell(error: Exception) -> None:
+    print(f"{type(error).__name__}: {error}", flush=True)
 
 
 def _lines() -> Iterator[str]:

@@ -82,7 +82,7 @@ async def _schedules(settings: Settings, session: str, *, json: bool) -> None:
     if not found:
         print("nothing is scheduled")
     for each in found:
-        times = ", ".join(f"{when:%Y-%m-%d %H:%M:%S} UTC" for when in each.next_times[:3])
+        times = ", ".join(f"{when:%Y-%m-%d %H:%M:%S} UTC" for when in each.next_times[:3]) or "never"
         print(f"{each.schedule_id}  {each.cron} ({each.timezone}), {each.sent} so far")
         print(f"  {'paused' if each.paused else f'next: {times}'}")
         print(f"  {each.text}")

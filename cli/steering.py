@@ -45,7 +45,9 @@ def send(
 
 def cancel(
     session: SessionArgument,
-    invocation: Annotated[str | None, typer.Argument(help="Only if this turn is the one that runs.")] = None,
+    invocation: Annotated[
+        str | None, typer.Argument(help="Only this turn, whether it runs or has not begun.")
+    ] = None,
     data: DataOption = DEFAULT_DATA,
 ) -> None:
     """End the turn that runs. What it has committed stays."""

@@ -196,6 +196,8 @@ class Runner(WaitingCalls, MemoryOfUsers, Schedules):
     async def cancel(self, key: SessionKey, invocation_id: str | None = None) -> None:
         """End the running turn, if there is one; with an id, only if it is that one.
 
+        A message of that id that waits for its turn is not run: its turn ends as it would begin.
+
         Raises:
             SessionNotFound: no workflow of that session is open.
         """

@@ -109,6 +109,11 @@ class Schedules:
             raise InvalidMessage(
                 f"the schedule {name[:80]}… has too long a name; shorten the session's or its id"
             )
+        with suppress(SessionExists):
+            await self.store.create(key)
+        session = await self.store.get(key, max_events=0)
+        if session.ended_at is not None:
+            raise SessionEnded(f"session {key} was ended; open it again with a message first")
         task = DeliverTask(
             session=key.workflow_id,
             schedule_id=schedule_id,
@@ -116,11 +121,8 @@ class Schedules:
             cron=cron,
             timezone=timezone,
             during=during,
+            made=session.created_at,
         )
-        with suppress(SessionExists):
-            await self.store.create(key)
-        if (await self.store.get(key, max_events=0)).ended_at is not None:
-            raise SessionEnded(f"session {key} was ended; open it again with a message first")
         try:
             await self._put(name, key, self._schedule(name, key, task))
         except RPCError as error:

@@ -14,14 +14,17 @@ from perdure.types import Json, JsonObject
 
 __all__ = ["check_schema", "json_of", "schema_of", "what_is_wrong"]
 
-_FENCED = re.compile(r"\s*```(?:json)?[ \t]*\n(.*)\n[ \t]*```\s*", re.DOTALL)
+_FENCED = re.compile(r"\s*```[ \t]*(?:json)?\s*\n(.*)```\s*", re.DOTALL | re.IGNORECASE)
 _MOST_ERRORS = 20
 
 
 def check_schema(what: str, schema: object) -> None:
     """Raise InvalidAgent unless ``schema`` is a pydantic model that has a JSON schema."""
     if not isinstance(schema, type) or not issubclass(schema, BaseModel):
-        raise InvalidAgent(f"{what} is {schema!r}; it is a subclass of pydantic.BaseModel")
+        raise InvalidAgent(
+            f"{what} is {schema!r}; it is a subclass of pydantic.BaseModel "
+            "(for a list or a plain type that is RootModel[...])"
+        )
     try:
         schema_of(schema)
     except Exception as error:  # whatever a hook of the model's own raises
@@ -59,6 +62,8 @@ def what_is_wrong(model: type[BaseModel], text: str) -> tuple[str, int] | None:
         lines = [f"- {'.'.join(map(str, each['loc'])) or 'the answer'}: {each['msg']}" for each in found]
         more = [f"- and {len(lines) - _MOST_ERRORS} more"] if len(lines) > _MOST_ERRORS else []
         return "\n".join([*lines[:_MOST_ERRORS], *more]), len(found)
+    except Exception as error:  # noqa: BLE001 - foreign code: a validator of the model's own
+        return f"- the answer: {type(error).__name__}: {error}", 1
     return None
 
 

@@ -11,10 +11,13 @@ several calls, an agent that was called as a tool, say.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from perdure.types import Event, Json, Spent
 
-__all__ = ["spent_on"]
+__all__ = ["spent_on", "tokens_of"]
 
+_PARTS = ("promptTokenCount", "toolUsePromptTokenCount", "candidatesTokenCount", "thoughtsTokenCount")
 _MOST = 2**53
 """A number above it is no count of anything; sums must stay below 2**63."""
 
@@ -25,10 +28,16 @@ def spent_on(event: Event) -> Spent:
     told = told if isinstance(told, dict) else {}
     usage = event.usage or {}
     return Spent(
-        tokens=_count(told.get("tokens", usage.get("totalTokenCount"))),
+        tokens=_count(told["tokens"]) if "tokens" in told else tokens_of(usage),
         nano_usd=_count(told.get("nano_usd")),
         model_calls=_count(told.get("model_calls", 1 if usage else 0)),
     )
+
+
+def tokens_of(usage: Mapping[str, Json]) -> int:
+    """The tokens of a model call: its own count of them, or the sum of the parts where it gives no total."""
+    total = _count(usage.get("totalTokenCount"))
+    return total or sum(_count(usage.get(name)) for name in _PARTS)
 
 
 def _count(number: Json) -> int:

@@ -74,6 +74,22 @@ class Inbox:
         """Whether an item of that id waits or runs."""
         return item_id is not None and (self._runs(item_id) or any(item.id == item_id for item in self.items))
 
+    @property
+    def next_turn(self) -> str | None:
+        """The id of the message whose turn is next, if that is what is next."""
+        return self.items[0].id if self.items and self.items[0].kind == "turn" else None
+
+    def waits(self, item_id: str) -> bool:
+        """Whether a message of that id waits for its turn."""
+        return any(item.id == item_id and item.kind == "turn" for item in self.items)
+
+    def call_off(self, item_id: str) -> None:
+        """Let a message keep its place, and not be run when that comes."""
+        cancelled = {"cancelled": True}
+        self._put(
+            item.model_copy(update=cancelled) if item.id == item_id else item for item in list(self.items)
+        )
+
     def offer(self) -> list[Item]:
         """Those that are to join the running item, as many as one step takes; it goes with them now."""
         size = 0
@@ -91,7 +107,7 @@ class Inbox:
         self.joined += [item_id for item_id in self._offered if item_id in taken]
         self._offered = {}
         if back:
-            self._put([*back, *self.items])
+            self._put_back(back)
 
     def check_room(self) -> None:
         """Refuse one more.
@@ -162,6 +178,11 @@ class Inbox:
         self.items = deque(items)
         self._size = sum(item.size for item in self.items)
 
+    def _put_back(self, items: Iterable[Item]) -> None:
+        """They have gone with a step in vain, and are next, but for what interrupts."""
+        ahead = [each for each in self.items if each.interrupts]
+        self._put([*ahead, *items, *(each for each in self.items if not each.interrupts)])
+
     def _runs(self, item_id: str) -> bool:
         return item_id == self._running or item_id in self._offered or item_id in self.joined
 
@@ -185,7 +206,8 @@ class Inbox:
         """
         done = [item.id, *self.joined]
         if self._offered or any(each.joins for each in self.items):
-            self._put(each.alone for each in [*self._offered.values(), *self.items])
+            self._put_back(self._offered.values())
+            self._put(each.alone for each in self.items)
         self._running = self._parked = None
         self._offered, self.joined = {}, []
         return done

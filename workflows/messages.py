@@ -115,7 +115,7 @@ class RewindRequest(Request):
 
 
 class CancelRequest(Request):
-    """End the running turn; with an id, only if that is the one that runs."""
+    """End the running turn; with an id, that turn only, or keep the message of that id from being run."""
 
     invocation_id: str | None = None
 
@@ -192,11 +192,13 @@ class Item(Record):
     """``turn`` or ``end``."""
     id: str
     message: Message | None = None
+    cancelled: bool = False
+    """It was cancelled before its turn: that is not to run."""
 
     @property
     def joins(self) -> bool:
         """Whether it is to join the turn that runs."""
-        return self.message is not None and self.message.during == "join"
+        return self.message is not None and self.message.during == "join" and not self.cancelled
 
     @property
     def interrupts(self) -> bool:

@@ -320,6 +320,8 @@ class AgentSession(WaitHandlers, MemoryHandlers):
         self._standing.show()
 
     async def _take_turn(self, item: Item) -> Reply:
+        if item.cancelled and self._over:  # nothing more is written
+            return Reply(invocation_id=item.id, status="cancelled")
         self._turns_here += 1
         standing = self._standing
         # One that a run before has left is there from the first moment: it can be cancelled at once.
@@ -327,6 +329,8 @@ class AgentSession(WaitHandlers, MemoryHandlers):
         first = self._first_task(item) if item.message is not None else self._left
         assert first is not None, "a turn's item carries its message, or the run before has left the turn"
         try:
+            if item.cancelled:
+                await self._steering.keep_from_running(turn)
             reply = await self._reply(turn, first)
         except asyncio.CancelledError:
             if turn.left is not None:

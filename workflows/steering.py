@@ -17,6 +17,7 @@ from activities.failures import refusal
 from activities.protocol import REWIND, Failure, Interrupted, InterruptTask, Moved, RewindTask
 from workflows import calls
 from workflows.messages import Ack, CancelRequest, RewindRequest
+from workflows.patches import CANCELS_WHAT_WAITS
 from workflows.standing import Standing
 from workflows.turn import Turn
 
@@ -68,10 +69,26 @@ class Steering:
             return Ack(request_id=request_id, seq=moved.seq)
 
     async def cancel(self, request: CancelRequest) -> None:
-        """End the turn that runs, if it is the one that is meant."""
+        """End the turn that runs, if it is the one that is meant; one that has not begun is not run.
+
+        Which one is meant is settled as it comes: it may have to wait for a request before it.
+        """
+        standing = self._standing
+        meant = request.invocation_id
+        if meant is None:
+            meant = standing.turn.id if standing.turn is not None else standing.inbox.next_turn
         async with self._alone():
-            turn = self._standing.turn
-            if turn is not None and request.invocation_id in (None, turn.id):
+            turn = standing.turn
+            if turn is not None and turn.id == meant:
+                await self.interrupt(turn, "cancelled")
+            elif meant is not None and standing.inbox.waits(meant) and workflow.patched(CANCELS_WHAT_WAITS):
+                standing.inbox.call_off(meant)
+                standing.note_step(f"called off `{meant}`")
+
+    async def keep_from_running(self, turn: Turn) -> None:
+        """End a turn in the log that was cancelled before it began, unless it was answered before that."""
+        async with self._alone():
+            if turn.stopped is None:
                 await self.interrupt(turn, "cancelled")
 
     async def make_way(self, message_id: str) -> None:

@@ -56,7 +56,9 @@ class ForkBody(Body):
 class CancelBody(Body):
     """What to cancel."""
 
-    invocation_id: InvocationId | None = Field(default=None, description="Only if it is this turn that runs.")
+    invocation_id: InvocationId | None = Field(
+        default=None, description="Only this turn, whether it runs, or has not begun: then it does not."
+    )
 
 
 class EndBody(Body):

@@ -336,7 +336,7 @@ class AsyncSessionHandle(AsyncWaitsOfSession, AsyncMemoryOfSession, AsyncSchedul
         )
 
     async def cancel(self, invocation_id: str | None = None) -> None:
-        """End the running turn, if there is one; with an id, only if it is that one."""
+        """End the running turn, if there is one; with an id, that turn alone, begun or not."""
         await self._wire.send(calls.cancel(self.key, invocation_id))
 
     async def end(self, *, request_id: str | None = None) -> Session:

@@ -331,7 +331,7 @@ class SessionHandle(WaitsOfSession, MemoryOfSession, SchedulesOfSession, Named):
         return FoundSession(self._wire, self._wire.send(calls.fork(self.key, session_id, user_id, before)))
 
     def cancel(self, invocation_id: str | None = None) -> None:
-        """End the running turn, if there is one; with an id, only if it is that one."""
+        """End the running turn, if there is one; with an id, that turn alone, begun or not."""
         self._wire.send(calls.cancel(self.key, invocation_id))
 
     def end(self, *, request_id: str | None = None) -> Session:

@@ -1,17 +1,28 @@
-"""The sessions that are recorded of agents that ask one another, and that hand over."""
+"""The sessions that are recorded of agents that ask one another, that hand over, and that answer in JSON."""
 
 from __future__ import annotations
 
 import asyncio
 
-from perdure import Agent
+from pydantic import BaseModel
+
+from perdure import Agent, Budget
 from perdure.testing import call, say
 from tests.histories.play import Play
 
-__all__ = ["BOSS", "DESK", "asked", "child", "handed_over"]
+__all__ = ["BOSS", "DESK", "MENDER", "asked", "child", "handed_over", "mended"]
+
+
+class City(BaseModel):
+    """What is to be answered."""
+
+    name: str
+    people: int
+
 
 BOSS = Agent(name="boss", tools=[Agent(name="helper", description="Helps.")])
 DESK = Agent(name="desk", sub_agents=[Agent(name="billing", description="Knows of invoices.")])
+MENDER = Agent(name="mender", output_schema=City, budget=Budget(steps=4, money=1.0))
 
 
 async def asked(play: Play) -> None:
@@ -48,3 +59,11 @@ async def handed_over(play: Play) -> None:
     gemini.script(call("transfer_to_agent", agent_name="billing"), say("It is billing."), say("Still."))
     await play.ask("an invoice", "m1")
     await play.ask("another", "m2")
+
+
+async def mended(play: Play) -> None:
+    """An answer that is mended, one that cannot be, and a turn for which the budget has nothing left."""
+    good, bad = '{"name": "Ulm", "people": 126000}', '{"name": "Ulm"}'
+    play.world.gemini.script(say(bad), say(good), say(bad), say("Ulm"))
+    statuses = [await play.ask("which city?", message_id) for message_id in ("m1", "m2", "m3")]
+    assert statuses == ["answered", "failed", "failed"]

@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable
 from perdure import Agent, Compaction, Limits
 from perdure.errors import InvocationRewound, ModelRefused
 from perdure.testing import call, say
-from tests.histories.agents_plays import BOSS, DESK, asked, child, handed_over
+from tests.histories.agents_plays import BOSS, DESK, MENDER, asked, child, handed_over, mended
 from tests.histories.elsewhere_plays import PAINTER, elsewhere
 from tests.histories.ending_plays import deleted, end, refused, reopened, retention, stopped
 from tests.histories.play import Play
-from tests.histories.steering_plays import interrupting, joined, joining, scheduled
+from tests.histories.steering_plays import called_off, interrupting, joined, joining, scheduled
 from tests.histories.waiting_plays import (
     approval,
     events,
@@ -38,6 +38,7 @@ APPS = {
     "asked": "boss",
     "child": "boss",
     "handed_over": "desk",
+    "mended": "mender",
 }
 """The agent of a play, where it is not the tester."""
 EXTRA_AGENTS = [
@@ -45,6 +46,7 @@ EXTRA_AGENTS = [
     PAINTER,
     BOSS,
     DESK,
+    MENDER,
     Agent(name="brief", compaction=Compaction(interval=2, overlap=1)),
     Agent(
         name="bounded",
@@ -342,11 +344,13 @@ PLAYS: dict[str, Callable[[Play], Awaitable[None]]] = {
         continued,
         joining,
         interrupting,
+        called_off,
         joined,
         scheduled,
         asked,
         child,
         handed_over,
+        mended,
     )
 }
 

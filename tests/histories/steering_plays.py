@@ -10,7 +10,7 @@ from tests.integration.agents import gate
 from tests.integration.harness import until
 from workflows.messages import Status
 
-__all__ = ["interrupting", "joined", "joining", "scheduled"]
+__all__ = ["called_off", "interrupting", "joined", "joining", "scheduled"]
 
 
 async def joining(play: Play) -> None:
@@ -36,6 +36,22 @@ async def joining(play: Play) -> None:
     await third
     gate.open.set()
     await play.ask("m7", "m7")
+
+
+async def called_off(play: Play) -> None:
+    """Messages that are cancelled while they wait for their turn: one new, one that was answered before."""
+    runner = play.world.runner
+    play.world.gemini.script(say("zero"))
+    await play.ask("m0", "m0")
+    first = await play.held("m1")
+    for message_id in ("m2", "m0"):
+        await runner.message(play.key, message_id, message_id=message_id)
+    await _status(play, lambda status: status.queued == 2)
+    for message_id in ("m2", "m0", "never-was"):
+        await runner.cancel(play.key, message_id)
+    gate.open.set()
+    await first
+    assert await play.ask("m2", "m2") == "cancelled"
 
 
 async def interrupting(play: Play) -> None:

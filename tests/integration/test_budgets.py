@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
 from collections.abc import AsyncIterator
@@ -9,17 +10,18 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from activities import gemini
 from activities.prices import nano_usd
 from embedded.temporal import TemporalServer
 from perdure import Agent, Budget, Compaction, Limits, Price
 from perdure.errors import BudgetExceeded, InvalidAgent
 from perdure.registry import Registry
 from perdure.testing import call, say
-from perdure.types import Event, Spent
+from perdure.types import Event, SessionKey, Spent
 from storage.sessions import SessionStore
 from storage.spending import spent_on
-from tests.integration.agents import add
-from tests.integration.harness import World, open_world
+from tests.integration.agents import add, gate, wait_at_gate
+from tests.integration.harness import World, open_world, until
 from worker import build_worker
 
 DEAR = {"gemini-dear": Price(input=10_000, output=20_000)}
@@ -37,6 +39,7 @@ AGENTS = [
         budget=Budget(steps=3, prices=DEAR),
     ),
     Agent(name="free", tools=[add], limits=Limits(model_attempts=2)),
+    Agent(name="short", tools=[wait_at_gate], limits=Limits(steps=1)),
     Agent(name="unlisted", model="my-own-model"),
 ]
 
@@ -49,6 +52,13 @@ async def world(temporal: TemporalServer, sqlite_store: SessionStore) -> AsyncIt
 
 def of_log(log: list[Event]) -> Spent:
     return sum(map(spent_on, log), Spent())
+
+
+async def noted(world: World, key: SessionKey, event_id: str) -> Event:
+    """An event that comes behind what the caller is told."""
+    found = await until(lambda: world.store.event(key, event_id))
+    assert found is not None
+    return found
 
 
 async def test_a_session_that_had_its_model_calls_is_refused_by_type_and_lives(
@@ -156,6 +166,24 @@ async def test_a_summary_is_paid_for_and_none_is_made_where_nothing_is_left(worl
     assert (await world.session(key)).spent.model_calls == 3
 
 
+async def test_a_message_does_not_join_a_step_that_is_not_to_be(world: World) -> None:
+    """Its turn has had its model calls: nobody would read it there."""
+    gate.reset()
+    key = world.key("short")
+    world.gemini.script(call("wait_at_gate", label="m1"), say("and to you"))
+    first = asyncio.create_task(world.runner.ask(key, "work", message_id="m1"))
+    await asyncio.wait_for(gate.entered.wait(), 20)
+    second = asyncio.create_task(world.runner.ask(key, "good day", message_id="m2", during="join"))
+
+    async def arrived() -> bool:
+        return (await world.runner.status(key)).queued == 1
+
+    await until(arrived)
+    gate.open.set()
+    assert (await first).status == "failed"
+    assert ((await second).text, (await second).invocation_id) == ("and to you", "m2")
+
+
 async def test_tries_that_gave_no_answer_took_their_tokens_all_the_same(world: World) -> None:
     key = world.key("free")
     world.gemini.cut(after=1)
@@ -171,6 +199,38 @@ async def test_tries_that_gave_no_answer_took_their_tokens_all_the_same(world: W
     assert failed.spent is not None
     assert failed.spent.tokens > 0
     assert (await world.session(key)).spent == of_log(await world.log(key))
+
+
+async def test_what_a_cancelled_call_took_is_counted_as_far_as_the_server_had_said(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streamed = asyncio.Event()
+    monkeypatch.setattr(gemini, "reach", lambda name: streamed.set())
+    key = world.key("free")
+    world.gemini.hang(after=1)
+    turn = asyncio.create_task(world.runner.ask(key, "word " * 50, message_id="m1"))
+    await asyncio.wait_for(streamed.wait(), 20)
+    await world.runner.cancel(key)
+    assert (await turn).status == "cancelled"
+    counted = await noted(world, key, "m1:m1:spent")
+    assert spent_on(counted).tokens >= 50
+    assert spent_on(counted).nano_usd > 0
+    session = await world.session(key)
+    assert session.spent == spent_on(counted)
+    world.gemini.script(say("hello"))
+    assert (await world.runner.ask(key, "hello")).text == "hello"
+    assert (await world.session(key)).spent == of_log(await world.log(key))
+
+
+async def test_a_summary_that_is_of_no_use_was_paid_for_all_the_same(world: World) -> None:
+    key = world.key("summing")
+    world.gemini.finish("MAX_TOKENS", "half a summ", kind="summarise")
+    assert (await world.runner.ask(key, "one", message_id="m1")).status == "answered"
+    counted = await noted(world, key, "m1:compact:spent1")
+    assert spent_on(counted).nano_usd > 0
+    session = await world.session(key)
+    assert session.spent.model_calls == 2
+    assert session.spent == of_log(await world.log(key))
 
 
 async def test_the_face_and_the_status_tell_of_money(world: World) -> None:

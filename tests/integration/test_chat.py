@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,10 +14,13 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from cli import conversation
 from cli.conversation import Chat
+from cli.keyboard import Keyboard
 from gateway.runner import Answer
 from perdure.errors import InvocationNotFound
-from perdure.types import SessionKey
-from tests.integration.harness import World
+from perdure.testing import call, say
+from perdure.types import JsonObject, SessionKey
+from tests.integration.agents import gate
+from tests.integration.harness import World, until
 
 ADD_ONE = "Increment 'visits' counter by 1 and show its value"
 
@@ -131,3 +135,149 @@ async def test_a_message_is_sent_again_under_its_id_until_temporal_takes_it(
     said = capsys.readouterr().out
     assert said.count("Temporal does not answer") == 1
     assert said.endswith("The new value is 1.\n")
+
+
+@pytest.fixture
+def talking(sqlite_world: World) -> Chat:
+    """A chat with an agent whose tool can be held."""
+    gate.reset()
+    return Chat(sqlite_world.runner, sqlite_world.key("tester"))
+
+
+async def held(world: World, chat: Chat, *then: JsonObject) -> asyncio.Task[None]:
+    """A turn that runs."""
+    world.gemini.script(call("wait_at_gate", label="first"), *then)
+    turn = asyncio.create_task(chat.say("first"))
+    await asyncio.wait_for(gate.entered.wait(), 20)
+    return turn
+
+
+async def heard(world: World, chat: Chat, count: int = 1) -> None:
+    """So many messages wait in the session."""
+
+    async def arrived() -> bool:
+        return (await world.runner.status(chat.key)).queued == count
+
+    await until(arrived)
+
+
+def answers(said: str) -> list[str]:
+    return [line for line in said.splitlines() if not line.startswith("  wait_at_gate")]
+
+
+async def test_what_is_typed_while_a_turn_runs_is_said_behind_it(
+    talking: Chat, sqlite_world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turn = await held(sqlite_world, talking, say("one"), say("two"))
+    talking.meanwhile("second")
+    await heard(sqlite_world, talking)
+    talking.meanwhile("/state")
+    talking.meanwhile("/redo")
+    gate.open.set()
+    await turn
+    said = answers(capsys.readouterr().out)
+    assert said[-3:] == ["one", "> second", "two"]
+    assert "  no state" in said
+    assert "/redo is for when the turn has ended; /cancel ends it" in said
+
+
+async def test_what_joins_and_what_interrupts(
+    talking: Chat, sqlite_world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turn = await held(sqlite_world, talking, say("both"))
+    talking.meanwhile("/join And this.")
+    await heard(sqlite_world, talking)
+    gate.open.set()
+    await turn
+    assert answers(capsys.readouterr().out)[-2:] == ["  > And this.", "both"]
+    gate.reset()
+    turn = await held(sqlite_world, talking, say("instead"))
+    talking.meanwhile("/interrupt No.")
+    await turn
+    assert answers(capsys.readouterr().out)[-2:] == ["> No.", "instead"]
+    sqlite_world.gemini.script(say("plain"))
+    await talking.command("/join Where no turn runs.")
+    assert capsys.readouterr().out == "plain\n"
+
+
+async def test_a_turn_is_cancelled_by_command_and_the_next_is_said(
+    talking: Chat, sqlite_world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turn = await held(sqlite_world, talking, say("two"))
+    talking.meanwhile("second")
+    await heard(sqlite_world, talking)
+    talking.meanwhile("/cancel")
+    await turn
+    assert answers(capsys.readouterr().out) == ["  interrupted: cancelled", "> second", "two"]
+
+
+async def test_ctrl_c_calls_off_what_waits_too(
+    talking: Chat, sqlite_world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turn = await held(sqlite_world, talking)
+    talking.meanwhile("second")
+    await heard(sqlite_world, talking)
+    turn.cancel()
+    await turn
+    assert capsys.readouterr().out.endswith("(cancelled)\n")
+    sqlite_world.gemini.script(say("third answer"))
+    await talking.say("third")
+    events = (await sqlite_world.session(talking.key)).events
+    assert [event.text for event in events if event.author == "user" and event.content] == ["first", "third"]
+
+
+async def test_one_that_is_refused_is_told_and_the_others_go_on(
+    talking: Chat, sqlite_world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turn = await held(sqlite_world, talking, say("one"))
+    talking.meanwhile("/join")
+    said = ""
+
+    async def refused() -> bool:
+        nonlocal said
+        said += capsys.readouterr().out
+        return "InvalidMessage" in said
+
+    await until(refused)
+    gate.open.set()
+    await turn
+    shown = answers(said + capsys.readouterr().out)
+    assert shown == ["InvalidMessage: the message is empty", "one"]
+
+
+async def test_a_line_is_heard_when_it_is_whole() -> None:
+    terminal, typed = os.pipe()
+    keyboard, lines, two = Keyboard(terminal), list[str](), asyncio.Event()
+
+    def hear(line: str) -> None:
+        lines.append(line)
+        if len(lines) == 2:
+            two.set()
+
+    try:
+        with keyboard.listening(hear):
+            for some in (b"gr\xc3", b"\xbc\xc3\x9f", b"e\n\n  /join this \nbeg"):
+                os.write(typed, some)
+            await asyncio.wait_for(two.wait(), 20)
+        assert lines == ["gr\u00fc\u00dfe", "/join this"]
+    finally:
+        os.close(typed)
+        os.close(terminal)
+
+
+async def test_the_keyboard_is_listened_to_while_a_turn_runs(
+    sqlite_world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gate.reset()
+    terminal, typed = os.pipe()
+    try:
+        talking = Chat(sqlite_world.runner, sqlite_world.key("tester"), keyboard=Keyboard(terminal))
+        turn = await held(sqlite_world, talking, say("both"))
+        os.write(typed, b"/join And this.\n")
+        await heard(sqlite_world, talking)
+        gate.open.set()
+        await turn
+    finally:
+        os.close(typed)
+        os.close(terminal)
+    assert answers(capsys.readouterr().out)[-2:] == ["  > And this.", "both"]

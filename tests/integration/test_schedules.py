@@ -182,6 +182,22 @@ async def test_a_schedule_whose_session_is_gone_removes_itself_and_makes_none(wo
         await world.runner.status(key)
 
 
+async def test_a_schedule_of_a_session_that_was_deleted_sends_nothing_to_one_of_the_same_name(
+    world: World,
+) -> None:
+    """It could not be found when that was deleted."""
+    key = world.key("clerk")
+    await world.runner.schedule(key, DAILY, "Report.", schedule_id="daily")
+    await world.store.delete(key)
+    await world.store.create(key)
+    await comes(world, key, "daily")
+    assert await outcome(world, key, "daily") == "deleted"
+    assert not await world.runner.unschedule(key, "daily")
+    assert (await world.session(key)).events == []
+    await world.runner.schedule(key, DAILY, "Report.", schedule_id="daily")
+    await answered(world, key, await comes(world, key, "daily"))
+
+
 async def test_a_session_that_is_ended_gets_none_until_it_is_opened_again(world: World) -> None:
     key = world.key("clerk")
     await world.runner.schedule(key, DAILY, "Report.", schedule_id="daily")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import socket
+from datetime import date
+from enum import Enum
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, RootModel, field_validator
 
 from activities.prices import nano_usd
 from perdure import Agent, Budget, Price
 from perdure.budget import dollars
 from perdure.errors import BudgetExceeded, InvalidAgent, InvalidAnswer, error_of
 from perdure.structured import json_of, what_is_wrong
+from storage.spending import tokens_of
 
 PRICED = Agent(name="priced", budget=Budget(prices={"mine": Price(input=2, output=10, cached=0.5)}))
 FLASH = "gemini-3-flash-preview"
@@ -49,6 +52,29 @@ def test_a_price_of_ones_own_goes_first_and_knows_the_cache() -> None:
     assert nano_usd(PRICED, "another", usage) is None
     dear = Agent(name="dear", budget=Budget(prices={FLASH: Price(input=1_000, output=1_000)}))
     assert nano_usd(dear, FLASH, usage) == 1_300 * 1_000_000
+
+
+def test_tokens_that_tools_of_the_models_server_put_into_the_prompt_are_prompt() -> None:
+    usage = {"promptTokenCount": 1_000, "toolUsePromptTokenCount": 500, "totalTokenCount": 1_600}
+    assert nano_usd(PRICED, "mine", usage) == 1_500 * 2_000 + 100 * 10_000
+
+
+def test_a_usage_without_a_total_is_not_free() -> None:
+    usage = {"promptTokenCount": 1_000, "candidatesTokenCount": 200, "thoughtsTokenCount": 100}
+    assert nano_usd(PRICED, "mine", usage) == 1_000 * 2_000 + 300 * 10_000
+    assert tokens_of(usage) == 1_300
+    assert tokens_of({**usage, "totalTokenCount": 1_400}) == 1_400, "the model's own count goes first"
+    assert tokens_of({}) == tokens_of({"totalTokenCount": None, "promptTokenCount": "7"}) == 0
+
+
+def test_prompts_over_200_000_tokens_cost_what_the_list_says() -> None:
+    def cost(prompt: int) -> int:
+        usage = {"promptTokenCount": prompt, "candidatesTokenCount": 0, "totalTokenCount": prompt}
+        found = nano_usd(PRICED, "gemini-2.5-pro", usage)
+        assert found is not None
+        return found
+
+    assert cost(200_001) > 1.9 * cost(200_000), "all of it, and not only what is above"
 
 
 def test_listed_prices_are_found_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,6 +124,84 @@ def test_an_answer_is_held_against_the_schema() -> None:
     many = what_is_wrong(Answer, "[" + "1," * 3_000 + "1]")
     assert many is not None
     assert len(many[0]) < 5_000
+
+
+@pytest.mark.parametrize(
+    "fenced",
+    [
+        '```json\n{"x": 1}\n```',
+        '```\n{"x": 1}```',
+        '\n``` JSON\r\n{"x": 1}\r\n``` \n',
+        '```json\n\n{"x": 1}\n\n```',
+    ],
+)
+def test_a_fence_around_an_answer_is_none_of_it(fenced: str) -> None:
+    assert what_is_wrong(Answer, fenced) is None
+    assert json_of(fenced) == {"x": 1}
+
+
+def test_what_is_no_fence_around_all_of_it_is_wrong() -> None:
+    for text in (
+        'Here:\n```json\n{"x": 1}\n```',
+        '```json\n{"x": 1}\n```\nSo it is.',
+        '```python\n{"x": 1}\n```',
+    ):
+        assert what_is_wrong(Answer, text) is not None, text
+
+
+class Priced(BaseModel):
+    """A validator that was not written for what a model may say."""
+
+    what: str
+
+    @field_validator("what")
+    @classmethod
+    def _listed(cls, what: str) -> str:
+        return {"apple": "apple"}[what]
+
+
+def test_what_a_validator_raises_makes_an_answer_wrong_and_no_more_than_that() -> None:
+    assert what_is_wrong(Priced, '{"what": "apple"}') is None
+    assert what_is_wrong(Priced, '{"what": "pear"}') == ("- the answer: KeyError: 'pear'", 1)
+
+
+class Color(Enum):
+    """One of a few."""
+
+    red = "red"
+    blue = "blue"
+
+
+class Node(BaseModel):
+    """It contains itself, and all else that a schema may have."""
+
+    color: Color
+    when: date | None = None
+    either: int | str = 0
+    below: list[Node] = []
+
+
+@pytest.mark.parametrize(
+    ("model", "fits", "wrong"),
+    [
+        (Node, '{"color": "red", "below": [{"color": "blue", "when": "2026-11-22", "either": "x"}]}', 2),
+        (RootModel[list[Node]], '[{"color": "red"}]', 1),
+        (RootModel[int], "7", 1),
+    ],
+)
+def test_answers_of_any_shape_are_held_against_their_schema(
+    model: type[BaseModel], fits: str, wrong: int
+) -> None:
+    assert Agent(name="shaped", output_schema=model).output_schema is model
+    assert what_is_wrong(model, fits) is None
+    found = what_is_wrong(model, '{"color": "green", "below": [{}]}')
+    assert found is not None
+    assert found[1] == wrong
+
+
+def test_a_plain_type_is_told_how_to_be_a_schema() -> None:
+    with pytest.raises(InvalidAgent, match=r"for a list or a plain type that is RootModel\[\.\.\.\]"):
+        Agent(name="plain", output_schema=list[Node])  # type: ignore[arg-type]  # that is what is tested
 
 
 def test_a_client_raises_what_a_gateway_refused() -> None:

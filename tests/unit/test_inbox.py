@@ -152,6 +152,19 @@ def test_what_did_not_join_in_time_is_a_turn_of_its_own() -> None:
     assert not inbox.offer(), "it joins no later turn"
 
 
+def test_what_did_not_join_goes_behind_what_has_interrupted() -> None:
+    inbox = running(item("1"), item("2"), coming("3", "join"))
+    inbox.offer()
+    inbox.add(coming("4", "interrupt"))
+    inbox.settle([])
+    assert waiting(inbox) == ["4", "3", "2"]
+    inbox = running(item("1"), item("2"), coming("3", "join"))
+    inbox.offer()
+    inbox.add(coming("4", "interrupt"))
+    inbox.answer(item("1"), Reply(invocation_id="1", status="cancelled"))
+    assert waiting(inbox) == ["4", "3", "2"]
+
+
 def test_no_more_joins_in_a_step_than_a_payload_takes() -> None:
     inbox = running(item("1"), *(coming(f"{n}", "join", "x" * 200_000) for n in range(2, 7)))
     steps = []
