@@ -10,7 +10,7 @@ or workflow, waits for it then.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -19,7 +19,7 @@ from perdure.agent import Limits
 from perdure.errors import CallNotFound
 from perdure.pause import Pause, Sleep, WaitForEvent
 from perdure.tool import Tool
-from perdure.types import Event, Json, JsonObject
+from perdure.types import Event, Json, JsonObject, given
 
 __all__ = [
     "OLD_WORKFLOW",
@@ -185,8 +185,7 @@ def answer_to(resolution: Resolution, begun: Event | None, asked: Event | None, 
 
 def settled_meta(resolution: Resolution) -> JsonObject:
     """What the log keeps of who settled a call, and how."""
-    said = {"decision": resolution.decision, "by": resolution.by, "reason": resolution.reason}
-    return {name: value for name, value in said.items() if value is not None}
+    return given(decision=resolution.decision, by=resolution.by, reason=resolution.reason)
 
 
 def too_long(ticket: Json, limits: Limits) -> bool:
@@ -210,5 +209,4 @@ def _begun_wait(event: Event | None) -> Wait:
 
 
 def _wait(**fields: Json) -> Wait:
-    given: Mapping[str, Json] = {name: value for name, value in fields.items() if value is not None}
-    return Wait(**given)
+    return Wait(**given(**fields))

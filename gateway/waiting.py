@@ -8,7 +8,7 @@ import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from temporalio.client import Client, WorkflowQueryFailedError
 from temporalio.service import RPCError
@@ -19,7 +19,7 @@ from gateway.served import while_served
 from gateway.typed import typed
 from perdure import searchattributes
 from perdure.errors import InvalidMessage, SessionNotFound
-from perdure.types import Json, JsonObject, SessionKey
+from perdure.types import Json, JsonObject, SessionKey, given
 from storage.sessions import SessionStore
 from workflows.messages import LARGEST_MESSAGE, Status
 from workflows.request import Request
@@ -124,7 +124,7 @@ class WaitingCalls:
             InvalidMessage, InvalidContent: the arguments were not taken.
             SessionNotFound: it has no open workflow.
         """
-        fields = _given(call_id=call_id, decision="yes", by=by, arguments=arguments)
+        fields = given(call_id=call_id, decision="yes", by=by, arguments=arguments)
         request = await self._carried(key, call_id, Decision, fields, "arguments")
         return await self._update(key, "approve", request, request_id)
 
@@ -144,7 +144,7 @@ class WaitingCalls:
             InvalidMessage, InvalidContent: the reason was not taken.
             SessionNotFound: it has no open workflow.
         """
-        request = Decision.of(_given(call_id=call_id, decision="no", by=by, reason=reason))
+        request = Decision.of(given(call_id=call_id, decision="no", by=by, reason=reason))
         return await self._update(key, "approve", request, request_id)
 
     async def tool_result(
@@ -164,7 +164,7 @@ class WaitingCalls:
             InvalidMessage, InvalidContent: it was not taken.
             SessionNotFound: it has no open workflow.
         """
-        fields = _given(call_id=call_id, result=result, error=error, by=by)
+        fields = given(call_id=call_id, result=result, error=error, by=by)
         request = await self._carried(key, call_id, Result, fields, "result")
         return await self._update(key, "tool_result", request, request_id)
 
@@ -184,7 +184,7 @@ class WaitingCalls:
             InvalidMessage, InvalidContent: it was not taken.
             SessionNotFound: it has no open workflow.
         """
-        request = Progress.of(_given(call_id=call_id, text=text, percent=percent))
+        request = Progress.of(given(call_id=call_id, text=text, percent=percent))
         return await self._update(key, "tool_progress", request, request_id)
 
     async def notify(
@@ -206,7 +206,7 @@ class WaitingCalls:
             SessionNotFound: it has no open workflow.
         """
         notification_id = notification_id or uuid.uuid4().hex
-        fields = _given(name=name, payload=payload, notification_id=notification_id)
+        fields = given(name=name, payload=payload, notification_id=notification_id)
         request = await self._carried(key, notification_id, Notification, fields, "payload")
         handle = self.client.get_workflow_handle(key.workflow_id)
         await typed(handle.signal(AgentSession.notify, request), key)
@@ -263,10 +263,6 @@ class WaitingCalls:
         if asked is not None:
             more["arguments"] = calls_of(asked)[index].get("args") or {}
         return WaitingCall(key=key, **waiting.model_dump(exclude_unset=True), **more)
-
-
-def _given(**fields: Any) -> JsonObject:
-    return {name: value for name, value in fields.items() if value is not None}
 
 
 def quoted(value: str) -> str:

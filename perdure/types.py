@@ -27,6 +27,7 @@ __all__ = [
     "Session",
     "SessionKey",
     "Spent",
+    "given",
     "text_of",
 ]
 
@@ -177,6 +178,11 @@ class Passage:
     """Up to 2,000 characters."""
     excerpt: str = ""
     """The part of the text that the search was about, up to 300 characters."""
+
+
+def given(**fields: Json) -> JsonObject:
+    """Those that are not None."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def text_of(content: JsonObject | None) -> str:

@@ -72,7 +72,7 @@ def _post(
         method="POST",
         path=session_path(key, what),
         parse=lambda reply: parse(reply.json()),
-        content=body_of({name: value for name, value in body.items() if value is not None}),
+        content=body_of(body),
         headers=headers,
         id=request_id,
     )
