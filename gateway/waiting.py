@@ -19,6 +19,7 @@ from gateway.served import while_served
 from gateway.typed import typed
 from perdure import searchattributes
 from perdure.errors import InvalidMessage, SessionNotFound
+from perdure.tasktoken import read_task_token
 from perdure.types import Json, JsonObject, SessionKey, given
 from storage.sessions import SessionStore
 from workflows.messages import LARGEST_MESSAGE, Status
@@ -186,6 +187,41 @@ class WaitingCalls:
         """
         request = Progress.of(given(call_id=call_id, text=text, percent=percent))
         return await self._update(key, "tool_progress", request, request_id)
+
+    async def complete_task(
+        self,
+        task_token: str,
+        result: Json = None,
+        *,
+        error: str | None = None,
+        by: str | None = None,
+        request_id: str | None = None,
+    ) -> Settled:
+        """As :meth:`tool_result`, by the one text that a tool finds in ``ToolContext.task_token``.
+
+        Raises:
+            InvalidTaskToken: it is none, or was cut or changed.
+            CallNotFound, AlreadySettled, InvalidMessage, InvalidContent, SessionNotFound: as there.
+        """
+        key, call_id = read_task_token(task_token)
+        return await self.tool_result(key, call_id, result, error=error, by=by, request_id=request_id)
+
+    async def task_progress(
+        self,
+        task_token: str,
+        text: str | None = None,
+        *,
+        percent: float | None = None,
+        request_id: str | None = None,
+    ) -> Settled:
+        """As :meth:`tool_progress`, by a task token.
+
+        Raises:
+            InvalidTaskToken: it is none, or was cut or changed.
+            CallNotFound, AlreadySettled, InvalidMessage, InvalidContent, SessionNotFound: as there.
+        """
+        key, call_id = read_task_token(task_token)
+        return await self.tool_progress(key, call_id, text, percent=percent, request_id=request_id)
 
     async def notify(
         self, key: SessionKey, name: str, payload: Json = None, *, notification_id: str | None = None

@@ -8,11 +8,14 @@ from fastapi import APIRouter
 from pydantic import ConfigDict, Field, StrictStr
 from starlette.responses import JSONResponse, Response
 
+from gateway.callers import Caller
 from gateway.requests import IdempotencyKey, chosen_id
 from gateway.routes.sessions import SESSION
-from gateway.services import KeyDep, ServicesDep
+from gateway.services import CallerDep, KeyDep, ServicesDep, names_user
 from gateway.shapes import WHOLE, Body, Record, WaitingBody, waiting_json
 from perdure.errors import SessionNotFound
+from perdure.tasktoken import read_task_token
+from perdure.types import SessionKey
 from workflows.wait_messages import Settled
 
 __all__ = ["router"]
@@ -20,6 +23,12 @@ __all__ = ["router"]
 router = APIRouter(tags=["waiting"])
 
 CallId = Annotated[str, Field(min_length=1, max_length=192, examples=["m1:t1.0"])]
+TaskToken = Annotated[
+    str,
+    Field(
+        min_length=1, max_length=8_000, description="The tool's `context.task_token`.", examples=["pt1_2Hk…"]
+    ),
+]
 Words = Annotated[StrictStr, Field(max_length=4_000)]
 
 
@@ -107,6 +116,33 @@ class NotifyBody(Body):
     notification_id: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
         default=None, description="Same as the header `Idempotency-Key`."
     )
+
+
+class CompleteBody(Body):
+    """The outcome of a long-running tool, by its task token."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"taskToken": "pt1_2Hk…", "result": {"url": "https://example.com/sea.png"}}]
+        }
+    )
+
+    task_token: TaskToken
+    result: Any = None
+    error: Words | None = Field(default=None, description="What it failed by, instead of a result.")
+    by: Words | None = Field(default=None, description="Who says so; the log keeps it.")
+
+
+class TaskProgressBody(Body):
+    """How far a long-running tool has come, by its task token."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"taskToken": "pt1_2Hk…", "text": "half", "percent": 50}]}
+    )
+
+    task_token: TaskToken
+    text: Words | None = None
+    percent: Annotated[float, Field(ge=0, le=100), WHOLE] | None = None
 
 
 class SettledBody(Record):
@@ -203,6 +239,42 @@ async def tool_progress(
 
 
 @router.post(
+    "/tasks/complete",
+    operation_id="completeTask",
+    summary="Give the result of a long-running tool by its task token",
+    response_model=SettledBody,
+)
+@names_user
+async def complete_task(
+    services: ServicesDep, caller: CallerDep, body: CompleteBody, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """As `sendToolResult`, for who knows neither session nor call. The caller has to reach the session."""
+    key, call_id = _task(caller, body.task_token)
+    done = await services.runner.tool_result(
+        key, call_id, body.result, error=body.error, by=body.by, request_id=idempotency_key
+    )
+    return _settled(done)
+
+
+@router.post(
+    "/tasks/progress",
+    operation_id="sendTaskProgress",
+    summary="Tell how far a long-running tool has come, by its task token",
+    response_model=SettledBody,
+)
+@names_user
+async def task_progress(
+    services: ServicesDep, caller: CallerDep, body: TaskProgressBody, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """As `sendToolProgress`, for who knows neither session nor call."""
+    key, call_id = _task(caller, body.task_token)
+    done = await services.runner.tool_progress(
+        key, call_id, body.text, percent=body.percent, request_id=idempotency_key
+    )
+    return _settled(done)
+
+
+@router.post(
     SESSION + "/notify", operation_id="notifySession", summary="Tell of an event", response_model=NotifiedBody
 )
 async def notify(
@@ -212,6 +284,13 @@ async def notify(
     name = chosen_id(idempotency_key, body.notification_id)
     sent = await services.runner.notify(key, body.name, body.payload, notification_id=name)
     return JSONResponse({"notificationId": sent})
+
+
+def _task(caller: Caller, task_token: str) -> tuple[SessionKey, str]:
+    """The call that a task token stands for: the caller has to reach its session as by its path."""
+    key, call_id = read_task_token(task_token)
+    caller.check(key.app, key.user_id)
+    return key, call_id
 
 
 def _settled(done: Settled) -> Response:

@@ -1,4 +1,4 @@
-"""What a session's handle does about calls that wait, awaited."""
+"""What a client, and a session's handle, does about calls that wait, awaited."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from perdure.client.calls import new_id
 from perdure.client.waiting_results import Settled, WaitingCall
 from perdure.types import Json, JsonObject, SessionKey
 
-__all__ = ["AsyncWaitsOfSession"]
+__all__ = ["AsyncWaits", "AsyncWaitsOfSession"]
 
 
 class AsyncWaitsOfSession:
@@ -92,3 +92,53 @@ class AsyncWaitsOfSession:
             The notification's id.
         """
         return await self._wire.send(calls.notify(self.key, name, payload, notification_id or new_id()))
+
+
+class AsyncWaits:
+    """The part of a client that is about calls that wait, in whatever session."""
+
+    _wire: AsyncWire
+
+    async def complete_task(
+        self,
+        task_token: str,
+        result: Json = None,
+        *,
+        error: str | None = None,
+        by: str | None = None,
+        request_id: str | None = None,
+    ) -> Settled:
+        """The outcome of a long-running tool, by the ``context.task_token`` that it handed on.
+
+        Args:
+            task_token: all that there is to know of session and call.
+            result: what came of it.
+            error: why it failed, instead.
+            by: who says so; the log keeps it.
+            request_id: names the request; sent twice under one id it happens once.
+
+        Raises:
+            InvalidTaskToken: it is none, or was cut or changed on its way.
+            CallNotFound, AlreadySettled: the call does not wait for that.
+            Forbidden: the client's token does not reach the session.
+        """
+        return await self._wire.send(
+            calls.complete_task(task_token, result, error, by, request_id or new_id())
+        )
+
+    async def task_progress(
+        self,
+        task_token: str,
+        text: str | None = None,
+        *,
+        percent: float | None = None,
+        request_id: str | None = None,
+    ) -> Settled:
+        """How far a long-running tool has come, by its task token.
+
+        Raises:
+            InvalidTaskToken: it is none, or was cut or changed on its way.
+            CallNotFound, AlreadySettled: the call does not wait for a result.
+            Forbidden: the client's token does not reach the session.
+        """
+        return await self._wire.send(calls.task_progress(task_token, text, percent, request_id or new_id()))

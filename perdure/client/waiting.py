@@ -9,7 +9,16 @@ from perdure.client.call import Call, body_of, header_of, session_path
 from perdure.client.waiting_results import Settled, WaitingCall, settled_of, waiting_of
 from perdure.types import Json, JsonObject, SessionKey
 
-__all__ = ["approve", "decline", "notify", "progress", "result", "waiting"]
+__all__ = [
+    "approve",
+    "complete_task",
+    "decline",
+    "notify",
+    "progress",
+    "result",
+    "task_progress",
+    "waiting",
+]
 
 T = TypeVar("T")
 
@@ -55,6 +64,20 @@ def progress(
     return _post(key, "/tool-progress", body, request_id, settled_of)
 
 
+def complete_task(
+    task_token: str, value: Json, error: str | None, by: str | None, request_id: str
+) -> Call[Settled]:
+    """The same, by a task token."""
+    body = {"taskToken": task_token, "result": value, "error": error, "by": by}
+    return _post_to("/tasks/complete", body, request_id, settled_of)
+
+
+def task_progress(task_token: str, text: str | None, percent: float | None, request_id: str) -> Call[Settled]:
+    """How far it has come, by a task token."""
+    body = {"taskToken": task_token, "text": text, "percent": percent}
+    return _post_to("/tasks/progress", body, request_id, settled_of)
+
+
 def notify(key: SessionKey, name: str, payload: Json, notification_id: str) -> Call[str]:
     """An event."""
     body = {"name": name, "payload": payload}
@@ -64,13 +87,17 @@ def notify(key: SessionKey, name: str, payload: Json, notification_id: str) -> C
 def _post(
     key: SessionKey, what: str, body: JsonObject, request_id: str, parse: Callable[[JsonObject], T]
 ) -> Call[T]:
+    return _post_to(session_path(key, what), body, request_id, parse)
+
+
+def _post_to(path: str, body: JsonObject, request_id: str, parse: Callable[[JsonObject], T]) -> Call[T]:
     headers = {
         "idempotency-key": header_of(request_id, "the request's id"),
         "content-type": "application/json",
     }
     return Call(
         method="POST",
-        path=session_path(key, what),
+        path=path,
         parse=lambda reply: parse(reply.json()),
         content=body_of(body),
         headers=headers,
