@@ -18,7 +18,7 @@ from perdure.settings import Settings
 from perdure.tasktoken import read_task_token
 
 if TYPE_CHECKING:  # Temporal takes a second to import, which `--help` need not pay
-    from gateway.waiting import WaitingCall
+    from gateway.waiting_lists import WaitingCall
 
 __all__ = ["add_to"]
 

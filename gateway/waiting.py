@@ -1,106 +1,34 @@
-"""What a Runner does for calls that wait: decisions, results, notifications, and what waits where."""
+"""What a Runner does for calls that wait: decisions, results, notifications."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import TypeVar
 
-from temporalio.client import Client, WorkflowQueryFailedError
-from temporalio.service import RPCError
-
-from activities.prompt import calls_of, model_event_id
-from activities.waits import begun_id_of, parts_of_call_id, waits_of
 from gateway.served import while_served
 from gateway.typed import typed
-from perdure import searchattributes
-from perdure.errors import InvalidMessage, SessionNotFound
+from gateway.waiting_lists import WaitingLists
+from perdure.errors import InvalidMessage
 from perdure.tasktoken import read_task_token
 from perdure.types import Json, JsonObject, SessionKey, given
-from storage.sessions import SessionStore
-from workflows.messages import LARGEST_MESSAGE, Status
+from workflows.messages import LARGEST_MESSAGE
 from workflows.request import Request
 from workflows.session import AgentSession
-from workflows.wait_messages import Decision, Notification, Progress, Result, Settled, Waiting
+from workflows.wait_messages import Decision, Notification, Progress, Result, Settled
 
-__all__ = ["CARRIED_BYTES", "WaitingCall", "WaitingCalls", "quoted"]
+__all__ = ["CARRIED_BYTES", "WaitingCalls"]
 
 CARRIED_BYTES = 32_768
 """The largest value that Temporal's history gets as it is."""
 
-AT_ONCE = 16
-"""Sessions that are asked at a time what they wait for."""
-ASKED_FOR = timedelta(seconds=5)
-"""How long one is asked; where no worker answers for it, its log says what it waits for."""
-LOOKED_AT = 1_000
-"""Events of a log that is looked through for that."""
-
 R = TypeVar("R", bound=Request)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WaitingCall:
-    """A call that waits, with what is to be decided about."""
-
-    key: SessionKey
-    call_id: str
-    tool: str
-    kind: str
-    """``approval``, ``result``, ``event`` or ``timer``."""
-    since: datetime
-    until: datetime | None = None
-    event: str | None = None
-    then: str | None = None
-    """What becomes of an approval at its deadline, where that is not a refusal."""
-    text: str | None = None
-    """The last progress that was reported."""
-    percent: float | None = None
-    arguments: JsonObject | None = None
-    """What the model wants it called with; None where the log has it no more."""
-    ticket: Json = None
-    """What a long-running tool has returned."""
-
-
-class WaitingCalls:
+class WaitingCalls(WaitingLists):
     """The part of a Runner that is about waiting."""
 
-    client: Client
-    store: SessionStore
     _task_queue: str
-
-    async def waiting(self, key: SessionKey) -> list[WaitingCall]:
-        """The calls that wait in a session, with their arguments.
-
-        Raises:
-            SessionNotFound: it has no open workflow.
-        """
-        return await self._waiting(key)
-
-    async def all_waiting(
-        self, app: str | None = None, user_id: str | None = None
-    ) -> AsyncIterator[WaitingCall]:
-        """The calls that wait in all sessions, of an app, of a user. New ones are found within seconds.
-
-        Those of a session that no worker serves now are told as its log has them.
-        """
-        query = f"WorkflowType = 'AgentSession' AND {searchattributes.STATUS} = 'waiting'"
-        query += " AND ExecutionStatus = 'Running'"
-        for name, value in ((searchattributes.APP, app), (searchattributes.USER, user_id)):
-            if value is not None:
-                query += f" AND {name} = {quoted(value)}"
-        asked: list[SessionKey] = []
-        async for found in self.client.list_workflows(query):
-            asked.append(SessionKey.parse(found.id))
-            if len(asked) == AT_ONCE:
-                for call in await self._all_of(asked):
-                    yield call
-                asked.clear()
-        for call in await self._all_of(asked):
-            yield call
 
     async def approve(
         self,
@@ -272,36 +200,3 @@ class WaitingCalls:
             blob = await self.store.leave_message(key, left_as, {"value": value})
             fields |= {"blob": blob, "left_as": left_as}
         return kind.of(fields)
-
-    async def _all_of(self, keys: list[SessionKey]) -> list[WaitingCall]:
-        return [call for calls in await asyncio.gather(*map(self._served_or_not, keys)) for call in calls]
-
-    async def _served_or_not(self, key: SessionKey) -> list[WaitingCall]:
-        try:
-            try:
-                return await self._waiting(key, ASKED_FOR)
-            except (RPCError, WorkflowQueryFailedError):
-                events = (await self.store.get(key, max_events=LOOKED_AT)).events
-                return [await self._waiting_call(key, Waiting(**each)) for each in waits_of(events)]
-        except SessionNotFound:  # it was closed or deleted meanwhile
-            return []
-
-    async def _waiting(self, key: SessionKey, within: timedelta | None = None) -> list[WaitingCall]:
-        handle = self.client.get_workflow_handle(key.workflow_id)
-        status: Status = await typed(handle.query(AgentSession.status, rpc_timeout=within), key)
-        return [await self._waiting_call(key, each) for each in status.waiting]
-
-    async def _waiting_call(self, key: SessionKey, waiting: Waiting) -> WaitingCall:
-        invocation_id, step, index = parts_of_call_id(waiting.call_id)
-        asked = await self.store.event(key, model_event_id(invocation_id, step))
-        begun = await self.store.event(key, begun_id_of(invocation_id, step, index))
-        more: JsonObject = {"ticket": begun.meta.get("ticket")} if begun is not None else {}
-        if asked is not None:
-            more["arguments"] = calls_of(asked)[index].get("args") or {}
-        return WaitingCall(key=key, **waiting.model_dump(exclude_unset=True), **more)
-
-
-def quoted(value: str) -> str:
-    """A value as it stands in a query of Temporal's."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

@@ -7,19 +7,15 @@ allowed to write to the session. It is good for as long as the call waits.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
 import json
 
 from perdure.errors import InvalidTaskToken
+from perdure.sealed import sealed, unsealed
 from perdure.types import SessionKey
 
 __all__ = ["read_task_token", "task_token"]
 
 _VERSION = "pt1_"
-_CHECK = 6
-"""Bytes by which a token that was cut or changed is told from one that was not."""
 
 
 def task_token(key: SessionKey, call_id: str) -> str:
@@ -31,8 +27,7 @@ def task_token(key: SessionKey, call_id: str) -> str:
     """
     names = [key.app, key.user_id, key.session_id, call_id]
     # ASCII, so that it is one text whatever is in the names: half of a surrogate pair, too.
-    body = json.dumps(names, separators=(",", ":")).encode()
-    return _VERSION + base64.urlsafe_b64encode(_check(body) + body).decode().rstrip("=")
+    return sealed(_VERSION, json.dumps(names, separators=(",", ":")).encode())
 
 
 def read_task_token(token: object) -> tuple[SessionKey, str]:
@@ -46,26 +41,13 @@ def read_task_token(token: object) -> tuple[SessionKey, str]:
             f"{_shown(token)} is no task token of this release, which begins with {_VERSION!r}; "
             "send the tool's context.task_token"
         )
-    packed = token.removeprefix(_VERSION)
-    try:
-        raw = base64.b64decode(packed + "=" * (-len(packed) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        raise _damaged(token) from None
-    body = raw[_CHECK:]
-    if raw[:_CHECK] != _check(body) or base64.urlsafe_b64encode(raw).decode().rstrip("=") != packed:
-        raise _damaged(token)
+    body = unsealed(_VERSION, token)
+    if body is None:
+        raise InvalidTaskToken(
+            f"the task token {_shown(token)} was cut or changed on its way; send it as the tool had it"
+        )
     app, user_id, session_id, call_id = json.loads(body)
     return SessionKey(app=app, user_id=user_id, session_id=session_id), call_id
-
-
-def _check(body: bytes) -> bytes:
-    return hashlib.sha256(_VERSION.encode() + body).digest()[:_CHECK]
-
-
-def _damaged(token: str) -> InvalidTaskToken:
-    return InvalidTaskToken(
-        f"the task token {_shown(token)} was cut or changed on its way; send it as the tool had it"
-    )
 
 
 def _shown(token: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import ConfigDict, Field, StrictStr
 from starlette.responses import JSONResponse, Response
 
@@ -15,7 +15,7 @@ from gateway.services import CallerDep, KeyDep, ServicesDep, names_user
 from gateway.shapes import WHOLE, Body, Record, WaitingBody, waiting_json
 from perdure.errors import SessionNotFound
 from perdure.tasktoken import read_task_token
-from perdure.types import SessionKey
+from perdure.types import JsonObject, SessionKey, given
 from workflows.wait_messages import Settled
 
 __all__ = ["router"]
@@ -53,6 +53,41 @@ class WaitsBody(Record):
     )
 
     waiting: list[WaitingBody]
+
+
+class WaitingHereBody(WaitingBody):
+    """A call that waits, and in which session."""
+
+    app_name: str = Field(examples=["clerk"])
+    user_id: str = Field(examples=["ann"])
+    session_id: str = Field(examples=["s1"])
+
+
+class WaitingPageBody(Record):
+    """What waits in some of the sessions."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "waiting": [
+                        {
+                            "appName": "clerk",
+                            "userId": "ann",
+                            "sessionId": "s1",
+                            "callId": "m1:t1.0",
+                            "tool": "transfer",
+                            "kind": "approval",
+                            "since": "2026-11-18T10:13:20+00:00",
+                        }
+                    ]
+                }
+            ]
+        }
+    )
+
+    waiting: list[WaitingHereBody]
+    next_cursor: str | None = Field(default=None, description="None after the last page.")
 
 
 class ApproveBody(Body):
@@ -160,6 +195,28 @@ class NotifiedBody(Record):
     model_config = ConfigDict(json_schema_extra={"examples": [{"notificationId": "n1"}]})
 
     notification_id: str
+
+
+@router.get(
+    "/waiting",
+    operation_id="listAllWaiting",
+    summary="The calls that wait, across sessions",
+    response_model=WaitingPageBody,
+)
+@names_user
+async def all_waiting(
+    services: ServicesDep,
+    caller: CallerDep,
+    app: Annotated[str | None, Query(description="Only sessions with this agent.", min_length=1)] = None,
+    user: Annotated[str | None, Query(description="Only this user's.", min_length=1)] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="How many sessions a page is of, at most.")] = 50,
+    cursor: Annotated[str | None, Query(description="The `nextCursor` of the page before.")] = None,
+) -> Response:
+    """Those that the token reaches. What begins to wait is found within seconds; a page may be empty."""
+    apps, users = caller.within(app, user)
+    page = await services.runner.waiting_page(apps, users, limit=limit, cursor=cursor)
+    told = [{**waiting_json(call), **_place(call.key)} for call in page.calls]
+    return JSONResponse({"waiting": told, **given(nextCursor=page.next_cursor)})
 
 
 @router.get(
@@ -291,6 +348,10 @@ def _task(caller: Caller, task_token: str) -> tuple[SessionKey, str]:
     key, call_id = read_task_token(task_token)
     caller.check(key.app, key.user_id)
     return key, call_id
+
+
+def _place(key: SessionKey) -> JsonObject:
+    return {"appName": key.app, "userId": key.user_id, "sessionId": key.session_id}
 
 
 def _settled(done: Settled) -> Response:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
+
 from perdure.client import waiting as calls
 from perdure.client.calls import new_id
 from perdure.client.sync_wire import SyncWire
@@ -96,6 +99,21 @@ class Waits:
     """The part of a client that is about calls that wait, in whatever session."""
 
     _wire: SyncWire
+
+    def waiting(self, app: str | None = None, user_id: str | None = None) -> Iterator[WaitingCall]:
+        """The calls that wait for a person or the world, of all sessions that the token reaches.
+
+        They are asked for in pages as you go on, and ``key`` has the session of each. What begins to wait
+        is found within seconds.
+
+        Args:
+            app: only sessions with this agent.
+            user_id: only this user's.
+
+        Raises:
+            Forbidden: the token does not reach what is named.
+        """
+        return self._wire.pages(partial(calls.all_waiting, app, user_id))
 
     def complete_task(
         self,

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from perdure.client.call import Call, body_of, header_of, session_path
+from perdure.client.call import Call, body_of, header_of, session_path, text_of
+from perdure.client.results import Page
 from perdure.client.waiting_results import Settled, WaitingCall, settled_of, waiting_of
-from perdure.types import Json, JsonObject, SessionKey
+from perdure.types import Json, JsonObject, SessionKey, given
 
 __all__ = [
+    "all_waiting",
     "approve",
     "complete_task",
     "decline",
@@ -29,6 +31,18 @@ def waiting(key: SessionKey) -> Call[list[WaitingCall]]:
         method="GET",
         path=session_path(key, "/waiting"),
         parse=lambda reply: [waiting_of(each) for each in reply.json()["waiting"]],
+    )
+
+
+def all_waiting(app: str | None, user_id: str | None, cursor: str | int | None) -> Call[Page[WaitingCall]]:
+    """A page of what waits across sessions."""
+    app = None if app is None else text_of(app, "the app")
+    whose = None if user_id is None else text_of(user_id, "the user's id")
+    return Call(
+        method="GET",
+        path="/waiting",
+        parse=lambda reply: _page_of(reply.json()),
+        query=given(app=app, user=whose, cursor=cursor),
     )
 
 
@@ -82,6 +96,10 @@ def notify(key: SessionKey, name: str, payload: Json, notification_id: str) -> C
     """An event."""
     body = {"name": name, "payload": payload}
     return _post(key, "/notify", body, notification_id, lambda data: str(data["notificationId"]))
+
+
+def _page_of(data: JsonObject) -> Page[WaitingCall]:
+    return Page(items=[waiting_of(each) for each in data["waiting"]], next=data.get("nextCursor"))
 
 
 def _post(
