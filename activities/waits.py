@@ -26,6 +26,7 @@ __all__ = [
     "AnswerTo",
     "answer_to",
     "approval_event_id",
+    "approval_id_of",
     "approval_of",
     "approved",
     "begun_event_id",
@@ -44,9 +45,14 @@ OLD_WORKFLOW = "This call must wait, and the worker of this session is of a rele
 """What the model is told where a session's workflow runs code from before there were waits."""
 
 
-def approval_event_id(task: ToolTask) -> str:
+def approval_id_of(invocation_id: str, step: int, index: int) -> str:
     """The id of the event that asks a person."""
-    return f"{task.invocation_id}:a{task.step}.{task.index}"
+    return f"{invocation_id}:a{step}.{index}"
+
+
+def approval_event_id(task: ToolTask) -> str:
+    """The same, of a task."""
+    return approval_id_of(task.invocation_id, task.step, task.index)
 
 
 def begun_id_of(invocation_id: str, step: int, index: int) -> str:
