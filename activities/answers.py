@@ -16,7 +16,7 @@ from activities.protocol import ModelTask
 from perdure.agent import Agent
 from perdure.errors import InvalidAnswer
 from perdure.structured import json_of, what_is_wrong
-from perdure.types import Event, JsonObject, Spent
+from perdure.types import ANSWERED_LATER, Event, JsonObject, Spent
 from storage.sessions import Context
 
 __all__ = ["answer_event", "goes_on"]
@@ -53,12 +53,20 @@ def answer_event(agent: Agent, task: ModelTask, answer: Answer, context: Context
     )
     if not calls_of(event):
         event = _ended(agent, event, context)
+    elif later := _answered_later(agent, event):
+        event = replace(event, meta={**event.meta, ANSWERED_LATER: later})
     return accounted(agent, context, event, goes_on=goes_on(event))
 
 
 def goes_on(event: Event) -> bool:
     """Whether the turn does after this answer: it asks for calls, or is to be mended."""
     return bool(calls_of(event)) or "repair" in event.meta
+
+
+def _answered_later(agent: Agent, event: Event) -> list[int]:
+    """Which of its calls are of long-running tools, by their numbers."""
+    tools = [agent.tool(str(call.get("name"))) for call in calls_of(event)]
+    return [number for number, tool in enumerate(tools) if tool is not None and tool.long_running]
 
 
 def _ended(agent: Agent, event: Event, context: Context) -> Event:

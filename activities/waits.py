@@ -10,7 +10,7 @@ or workflow, waits for it then.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -19,13 +19,14 @@ from perdure.agent import Limits
 from perdure.errors import CallNotFound
 from perdure.pause import Pause, Sleep, WaitForEvent
 from perdure.tool import Tool
-from perdure.types import Event, Json, JsonObject
+from perdure.types import Event, Json, JsonObject, given
 
 __all__ = [
     "OLD_WORKFLOW",
     "AnswerTo",
     "answer_to",
     "approval_event_id",
+    "approval_id_of",
     "approval_of",
     "approved",
     "begun_event_id",
@@ -44,9 +45,14 @@ OLD_WORKFLOW = "This call must wait, and the worker of this session is of a rele
 """What the model is told where a session's workflow runs code from before there were waits."""
 
 
-def approval_event_id(task: ToolTask) -> str:
+def approval_id_of(invocation_id: str, step: int, index: int) -> str:
     """The id of the event that asks a person."""
-    return f"{task.invocation_id}:a{task.step}.{task.index}"
+    return f"{invocation_id}:a{step}.{index}"
+
+
+def approval_event_id(task: ToolTask) -> str:
+    """The same, of a task."""
+    return approval_id_of(task.invocation_id, task.step, task.index)
 
 
 def begun_id_of(invocation_id: str, step: int, index: int) -> str:
@@ -185,8 +191,7 @@ def answer_to(resolution: Resolution, begun: Event | None, asked: Event | None, 
 
 def settled_meta(resolution: Resolution) -> JsonObject:
     """What the log keeps of who settled a call, and how."""
-    said = {"decision": resolution.decision, "by": resolution.by, "reason": resolution.reason}
-    return {name: value for name, value in said.items() if value is not None}
+    return given(decision=resolution.decision, by=resolution.by, reason=resolution.reason)
 
 
 def too_long(ticket: Json, limits: Limits) -> bool:
@@ -210,5 +215,4 @@ def _begun_wait(event: Event | None) -> Wait:
 
 
 def _wait(**fields: Json) -> Wait:
-    given: Mapping[str, Json] = {name: value for name, value in fields.items() if value is not None}
-    return Wait(**given)
+    return Wait(**given(**fields))

@@ -16,7 +16,7 @@ from perdure.budget import dollars
 from perdure.types import ArtifactVersion, Event, Json, JsonObject, Session
 
 if TYPE_CHECKING:  # Temporal takes a second to import, which a list of sessions need not pay
-    from gateway.waiting import WaitingCall
+    from gateway.waiting_lists import WaitingCall
 
 __all__ = [
     "as_json",

@@ -1,4 +1,4 @@
-"""``perdure sessions waiting``, ``approve``, ``decline``, ``result`` and ``notify``: calls that wait."""
+"""``perdure sessions waiting``, ``approve``, ``result``, ``complete`` and their like: calls that wait."""
 
 from __future__ import annotations
 
@@ -15,19 +15,23 @@ from cli.common import DEFAULT_DATA, DataOption, JsonOption, SessionArgument, fi
 from cli.common import session_key as key_of
 from perdure.errors import InvalidOption
 from perdure.settings import Settings
+from perdure.tasktoken import read_task_token
 
 if TYPE_CHECKING:  # Temporal takes a second to import, which `--help` need not pay
-    from gateway.waiting import WaitingCall
+    from gateway.waiting_lists import WaitingCall
 
 __all__ = ["add_to"]
 
 CallArgument = Annotated[str, typer.Argument(metavar="CALL", help="The call, as waiting prints it.")]
+TokenArgument = Annotated[str, typer.Argument(metavar="TOKEN", help="The tool's context.task_token.")]
+ResultArgument = Annotated[str | None, typer.Argument(metavar="[JSON]", help="The result, as JSON.")]
+ErrorOption = Annotated[str | None, typer.Option(help="What it failed by, instead of a result.")]
 ByOption = Annotated[str | None, typer.Option(help="Who says so; the log keeps it.")]
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to ``perdure sessions``."""
-    for command in (waiting, approve, decline, result, notify):
+    for command in (waiting, approve, decline, result, complete, progress, notify):
         app.command()(command)
 
 
@@ -74,16 +78,37 @@ def decline(
 def result(
     session: SessionArgument,
     call: CallArgument,
-    value: Annotated[str | None, typer.Argument(metavar="[JSON]", help="The result, as JSON.")] = None,
-    error: Annotated[str | None, typer.Option(help="What it failed by, instead of a result.")] = None,
+    value: ResultArgument = None,
+    error: ErrorOption = None,
     by: ByOption = None,
     data: DataOption = DEFAULT_DATA,
 ) -> None:
     """Give the result of a long-running tool."""
-    if (value is None) == (error is None):
-        raise InvalidOption("the outcome of a tool is a result, as JSON, or --error; give one of them")
-    given = None if value is None else _json("the result", value)
+    given = _outcome(value, error)
     asyncio.run(_settle(find_settings(data), session, "tool_result", call, result=given, error=error, by=by))
+
+
+def complete(
+    token: TokenArgument,
+    value: ResultArgument = None,
+    error: ErrorOption = None,
+    by: ByOption = None,
+    data: DataOption = DEFAULT_DATA,
+) -> None:
+    """Give the result of a long-running tool by its task token."""
+    key, call = read_task_token(token)
+    given = _outcome(value, error)
+    asyncio.run(_settle(find_settings(data), str(key), "tool_result", call, result=given, error=error, by=by))
+
+
+def progress(
+    token: TokenArgument,
+    text: Annotated[str | None, typer.Argument(metavar="[TEXT]", help="How far it has come.")] = None,
+    percent: Annotated[float | None, typer.Option(help="The same, of 100.")] = None,
+    data: DataOption = DEFAULT_DATA,
+) -> None:
+    """Tell how far a long-running tool has come by its task token."""
+    asyncio.run(_progress(find_settings(data), token, text, percent))
 
 
 def notify(
@@ -100,6 +125,12 @@ def notify(
     """Tell a session of an event. It wakes the call that waits for it, or is kept until one does."""
     given = None if payload is None else _json("the payload", payload)
     asyncio.run(_notify(find_settings(data), session, name, given, notification_id))
+
+
+def _outcome(value: str | None, error: str | None) -> Any:
+    if (value is None) == (error is None):
+        raise InvalidOption("the outcome of a tool is a result, as JSON, or --error; give one of them")
+    return None if value is None else _json("the result", value)
 
 
 def _json(what: str, text: str) -> Any:
@@ -148,6 +179,13 @@ async def _settle(settings: Settings, session: str, how: str, call: str, **more:
     async with open_runner(settings) as runner:
         settled = await getattr(runner, how)(key, call, **more)
     print(f"{key} goes on: {settled.call_id} has {settled.decision!r}.")
+
+
+async def _progress(settings: Settings, token: str, text: str | None, percent: float | None) -> None:
+    key, call = read_task_token(token)
+    async with open_runner(settings) as runner:
+        await runner.tool_progress(key, call, text, percent=percent)
+    print(f"{key} is told how far {call} has come.")
 
 
 async def _notify(

@@ -12,12 +12,14 @@ from collections.abc import Mapping, Sequence
 from google.genai import types
 from pydantic import BaseModel
 
+from activities.prompt import calls_of
+from activities.protocol import call_id_of
 from gateway.adk_secrets import without_secrets
 from integrations.adk_json.events import META, said_of, state_from_store
 from integrations.adk_json.genai import careful
-from perdure.types import Event, Json, JsonObject
+from perdure.types import ANSWERED_LATER, Event, Json, JsonObject
 
-__all__ = ["event_json", "split_artifacts", "state_json"]
+__all__ = ["ASKS", "OURS", "call_id", "event_json", "split_artifacts", "state_json"]
 
 _FIRST = ("modelVersion", "content", "groundingMetadata", "partial", "turnComplete", "turnCompleteReason")
 _FIELDS = (
@@ -75,6 +77,10 @@ _NO_ACTIONS: JsonObject = {
     "requestedAuthConfigs": {},
     "requestedToolConfirmations": {},
 }
+OURS = "adk-"
+"""Begins the ids of calls that have none of the model's."""
+ASKS = "adk_asks"
+"""In the meta of an event that is made for google-adk's clients: its calls ask a person."""
 _INTERNAL = "__adk_internal_"
 """Begins the keys of ``customMetadata`` that google-adk keeps to itself."""
 
@@ -105,6 +111,18 @@ def event_json(event: Event, *, streamed: bool = False) -> JsonObject:
     return shown
 
 
+def call_id(event: Event, number: int, call: JsonObject) -> str:
+    """The id that a call of the model's has for google-adk's clients: its own, or one that we give it.
+
+    Args:
+        event: the model's.
+        number: the call's, from 0.
+        call: as the model asked for it.
+    """
+    given: str = call.get("id") or OURS + call_id_of(event.invocation_id, event.meta.get("step", 0), number)
+    return given
+
+
 def split_artifacts(event: JsonObject) -> Sequence[JsonObject]:
     """What ``/run_sse`` sends of an event: google-adk's UI shows a file twice if it comes with content."""
     actions = event["actions"]
@@ -132,10 +150,14 @@ def _of_perdure(event: Event, *, streamed: bool) -> JsonObject:
         said["partial"] = True
     elif streamed and "step" in meta:
         said["partial"] = False
-    if "step" in meta or "call" in meta:
+    if ("step" in meta or "call" in meta or ASKS in meta) and event.author != "user":
         said["nodeInfo"] = {"path": f"{event.author}@1"}
-    if "step" in meta and not event.partial and _calls(event):
-        said["longRunningToolIds"] = []
+    calls = calls_of(event) if "step" in meta and not event.partial else []
+    if calls:
+        later = meta.get(ANSWERED_LATER) or ()
+        said["longRunningToolIds"] = [call_id(event, number, calls[number]) for number in later]
+    elif ASKS in meta:
+        said["longRunningToolIds"] = [call["id"] for call in calls_of(event)]
     if event.id == f"{event.invocation_id}:update":
         said["author"] = "user"
     return said
@@ -146,7 +168,6 @@ def _with_call_ids(event: Event) -> JsonObject | None:
     parts = (event.content or {}).get("parts")
     if META in event.meta or not isinstance(parts, list):
         return event.content
-    step = event.meta.get("step")
     named: list[Json] = []
     calls = 0
     for part in parts:
@@ -154,15 +175,15 @@ def _with_call_ids(event: Event) -> JsonObject | None:
         if kind is None:
             named.append(part)
             continue
-        response = event.id if kind == "functionResponse" else f"{event.invocation_id}:t{step}.{calls}"
-        calls += kind == "functionCall"
         called = part[kind]
-        named.append({**part, kind: called if called.get("id") else {**called, "id": f"adk-{response}"}})
+        if kind == "functionCall":
+            named.append({**part, kind: {**called, "id": call_id(event, calls, called)}})
+            calls += 1
+        else:
+            named.append(
+                {**part, kind: called if called.get("id") else {**called, "id": f"{OURS}{event.id}"}}
+            )
     return {**(event.content or {}), "parts": named}
-
-
-def _calls(event: Event) -> bool:
-    return any("functionCall" in part for part in (event.content or {}).get("parts") or ())
 
 
 def _ordered(model: type[BaseModel], value: JsonObject | None) -> JsonObject | None:

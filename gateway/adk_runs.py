@@ -8,11 +8,12 @@ and one that sends the same message again under its ``invocationId`` gets the sa
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from fastapi import HTTPException
 
+from gateway.adk_answers import responses_of, settle
 from gateway.adk_models import Run
 from gateway.adk_sessions import must_find
 from gateway.callers import Caller
@@ -36,6 +37,10 @@ class Turn:
     state: Mapping[str, Json]
     repeated: bool = False
     """The message is in the log already, and this only asks for its events."""
+    after: int = 0
+    """With that: only for those behind this seq."""
+    asked: Sequence[Event] = ()
+    """With that: events of the model before, whose calls those are about."""
 
 
 async def prepare(services: Services, caller: Caller, run: Run) -> Turn:
@@ -56,9 +61,18 @@ async def prepare(services: Services, caller: Caller, run: Run) -> Turn:
         await must_find(services.store, key)
     except HTTPException:
         raise HTTPException(404, f"Session not found: {run.session_id}") from None
+    if responses := responses_of(run):
+        answered = await settle(services, key, responses, run.user_id)
+        turn = await _again(services.store, key, answered.invocation_id)
+        return replace(turn, after=answered.after, asked=answered.asked)
     content = _content(run)
     if content is None:
-        return await _again(services.store, key, run)
+        if run.invocation_id is None:
+            raise HTTPException(
+                400,
+                "Running an agent requires a new_message, or the invocation_id of a previous invocation.",
+            )
+        return await _again(services.store, key, run.invocation_id)
     return Turn(
         key=key,
         invocation_id=run.invocation_id or f"e-{uuid.uuid4()}",
@@ -70,8 +84,8 @@ async def prepare(services: Services, caller: Caller, run: Run) -> Turn:
 async def events_of(store: SessionStore, turn: Turn) -> list[Event]:
     """The live events of a turn that google-adk's client is given: all but the user's."""
     said = await store.event(turn.key, f"{turn.invocation_id}:user")
-    log = await store.log(turn.key, after=said.seq if said else 0)
-    return [event for event in log if event.live and is_of(event, turn.invocation_id)]
+    log = await store.log(turn.key, after=max(said.seq if said else 0, turn.after))
+    return [event for event in log if event.live and is_of(event, turn)]
 
 
 async def ended(store: SessionStore, turn: Turn) -> list[Event] | None:
@@ -80,39 +94,29 @@ async def ended(store: SessionStore, turn: Turn) -> list[Event] | None:
     return events if any(is_final(event) for event in events) else None
 
 
-def is_of(event: Event, invocation_id: str) -> bool:
+def is_of(event: Event, turn: Turn) -> bool:
     """Whether an event belongs into the answer to a run."""
-    ours = event.invocation_id == invocation_id and event.id != f"{invocation_id}:user"
-    return ours and is_shown(event)
+    ours = event.invocation_id == turn.invocation_id and event.id != f"{turn.invocation_id}:user"
+    return ours and event.seq > turn.after and is_shown(event)
 
 
 def _content(run: Run) -> JsonObject | None:
     parts = (run.new_message.parts if run.new_message else None) or []
     if any(part.function_call for part in parts):
         raise HTTPException(400, "User message cannot contain function calls.")
-    answered = {part.function_response.id for part in parts if part.function_response}
-    if answered:
-        ids = sorted(map(str, answered))
-        missing = f"Function call not found for function response ids: {ids}."
-        raise HTTPException(400, f"{missing} What a call waits for is sent to /tool-result or /approve.")
     if run.new_message is None or not parts:
         return None
     content = run.new_message.model_dump(mode="json", by_alias=True, exclude_none=True)
     return {**content, "role": "user"}
 
 
-async def _again(store: SessionStore, key: SessionKey, run: Run) -> Turn:
-    if run.invocation_id is None:
-        raise HTTPException(
-            400,
-            "Running an agent requires a new_message, or the invocation_id of a previous invocation.",
-        )
-    said = await store.event(key, f"{run.invocation_id}:user")
+async def _again(store: SessionStore, key: SessionKey, invocation_id: str) -> Turn:
+    said = await store.event(key, f"{invocation_id}:user")
     if said is None or said.content is None:
-        raise HTTPException(404, f"Invocation not found: {run.invocation_id}")
+        raise HTTPException(404, f"Invocation not found: {invocation_id}")
     return Turn(
         key=key,
-        invocation_id=run.invocation_id,
+        invocation_id=invocation_id,
         content=said.content,
         state=said.state_delta,
         repeated=True,

@@ -11,6 +11,7 @@ from fastapi import HTTPException
 
 from gateway.adk_events import event_json, state_json
 from gateway.adk_models import CreateSession, RestoredEvent
+from gateway.adk_waits import Waits
 from gateway.services import Services
 from integrations.adk_json.events import META, NOBODY, is_shown, state_to_store
 from integrations.adk_json.owners import USERS_OWN, is_stand_in, key_of
@@ -103,12 +104,13 @@ async def create(services: Services, app: str, user: str, wanted: CreateSession)
 
 
 def _json(stored: Session, shown: Sequence[Event], events: Sequence[Event]) -> JsonObject:
+    waits = Waits()
     return {
         "id": stored.key.session_id,
         "appName": stored.key.app,
         "userId": stored.key.user_id,
         "state": state_json(stored.state),
-        "events": [event_json(event) for event in events],
+        "events": [event_json(one) for event in events for one in waits.shown(event)],
         "lastUpdateTime": last_update(stored, shown),
     }
 

@@ -59,6 +59,25 @@ class Caller:
                 "an administrator's token"
             )
 
+    def within(
+        self, app: str | None, user: str | None
+    ) -> tuple[frozenset[str] | None, frozenset[str] | None]:
+        """What is meant by an app and a user, either of which may be left out: what the token reaches of it.
+
+        Returns:
+            The apps and the users; None is all.
+
+        Raises:
+            Forbidden: what is named is beyond it.
+        """
+        apps = self.apps if app is None else frozenset({app})
+        users = self.users if user is None else frozenset({user})
+        beyond = user is not None and self.users is not None and user not in self.users
+        if beyond or (app is not None and not self.reaches(app)):
+            named = " of ".join(f"{what} {name!r}" for what, name in (("user", user), ("app", app)) if name)
+            raise Forbidden(f"the token {self.name} does not reach {named}; ask with one that does")
+        return apps, users
+
     def check_everything(self) -> None:
         """Refuse all but an administrator of all apps.
 

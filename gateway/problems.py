@@ -64,6 +64,7 @@ STATUSES: Mapping[type[PerdureError], int] = {
     errors.InvalidAgent: 500,
     errors.InvalidInstruction: 409,
     errors.InvalidOption: 400,
+    errors.InvalidTaskToken: 400,
     errors.InvalidRequest: 422,
     errors.TooLarge: 413,
     errors.Denied: 403,

@@ -31,7 +31,8 @@ from gateway.remembering import MemoryOfUsers
 from gateway.schedules import Schedules
 from gateway.served import while_served
 from gateway.typed import typed
-from gateway.waiting import CARRIED_BYTES, WaitingCall, WaitingCalls
+from gateway.waiting import CARRIED_BYTES, WaitingCalls
+from gateway.waiting_lists import WaitingCall
 from perdure.errors import InvalidMessage, TemporalUnavailable
 from perdure.registry import Registry
 from perdure.settings import Settings

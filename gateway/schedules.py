@@ -24,7 +24,8 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities.schedule_tasks import DeliverTask, name_of, parse_name
 from activities.starting import owner_attributes, summary
-from gateway.waiting import CARRIED_BYTES, quoted
+from gateway.waiting import CARRIED_BYTES
+from gateway.waiting_lists import quoted
 from perdure import searchattributes
 from perdure.errors import InvalidMessage, SessionEnded, SessionExists
 from perdure.types import During, SessionKey

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from gateway.runner import Answer, WaitingCall
-from perdure.types import ArtifactVersion, Event, JsonObject, Session, Spent
+from perdure.types import ANSWERED_LATER, ArtifactVersion, Event, JsonObject, Session, Spent
 from workflows.wait_messages import Waiting
 
 __all__ = [
@@ -313,7 +313,7 @@ def sha256_of(artifact: ArtifactVersion) -> str:
 
 def _long_running(event: Event) -> list[str] | None:
     """Ids of the calls of this event that wait for the world, as google-adk names them."""
-    numbers = event.meta.get("long_running") or ()
+    numbers = event.meta.get("long_running") or event.meta.get(ANSWERED_LATER) or ()
     calls = [
         part["functionCall"] for part in (event.content or {}).get("parts") or () if part.get("functionCall")
     ]

@@ -22,6 +22,7 @@ from typing import Any, Protocol, TypeVar
 from perdure.errors import InvalidContent
 from perdure.sources import CHUNK, Source, encoded, type_by_name
 from perdure.state import State
+from perdure.tasktoken import task_token
 from perdure.types import Json, Passage, SessionKey
 
 __all__ = ["Artifact", "ArtifactAccess", "BlockingArtifacts", "MemoryAccess", "ToolContext"]
@@ -140,6 +141,14 @@ class ToolContext:
     def session_id(self) -> str:
         """The session's id, unique for this app and user."""
         return self.key.session_id
+
+    @property
+    def task_token(self) -> str:
+        """Of a long-running tool, all that another service needs to answer: the session and the call in one.
+
+        No secret, and no permission; see :mod:`perdure.tasktoken`.
+        """
+        return task_token(self.key, self.result_id)
 
     @property
     def cancelled(self) -> bool:

@@ -25,6 +25,7 @@
     │   ├── InvalidAgent           an agent or tool is declared wrongly
     │   ├── InvalidInstruction     an instruction names a state key that is not set
     │   ├── InvalidOption          a setting that does not exist or makes no sense
+    │   ├── InvalidTaskToken       a task token that is none, or was cut or changed
     │   ├── InvalidRequest         an HTTP request that the gateway cannot read
     │   └── TooLarge               an HTTP request with a larger body than the gateway takes
     ├── Denied
@@ -85,6 +86,7 @@ __all__ = [
     "InvalidName",
     "InvalidOption",
     "InvalidRequest",
+    "InvalidTaskToken",
     "InvocationNotFound",
     "InvocationRewound",
     "LimitExceeded",
@@ -224,6 +226,10 @@ class InvalidInstruction(Invalid):
 
 class InvalidOption(Invalid):
     """A setting that does not exist, or has a value it cannot have."""
+
+
+class InvalidTaskToken(Invalid):
+    """No task token, or one that was cut or changed on its way. Send it as ``context.task_token`` had it."""
 
 
 class InvalidRequest(Invalid):

@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote
 from perdure.errors import InvalidMessage
 
 __all__ = [
+    "ANSWERED_LATER",
     "NANO",
     "ArtifactVersion",
     "During",
@@ -27,6 +28,7 @@ __all__ = [
     "Session",
     "SessionKey",
     "Spent",
+    "given",
     "text_of",
 ]
 
@@ -36,6 +38,9 @@ JsonObject = dict[str, Any]
 During = Literal["queue", "join", "interrupt"]
 """What a message does where a turn runs: it waits for its end, joins its next step, or ends it."""
 
+ANSWERED_LATER = "answered_later"
+"""In the meta of a model's event: the numbers, from 0, of its calls of long-running tools. Where one has no
+response it need not wait: its turn may be over, or lost."""
 NANO = 1_000_000_000
 """Billionths of a US dollar in one: money is counted in whole ones."""
 
@@ -177,6 +182,11 @@ class Passage:
     """Up to 2,000 characters."""
     excerpt: str = ""
     """The part of the text that the search was about, up to 300 characters."""
+
+
+def given(**fields: Json) -> JsonObject:
+    """Those that are not None."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def text_of(content: JsonObject | None) -> str:

@@ -10,6 +10,7 @@ from temporalio import workflow
 
 from activities.protocol import LONGEST, CallRef, Failure, Resolution, ToolTask, Wait, call_id_of
 from perdure.errors import LimitExceeded
+from perdure.types import given
 from workflows import remote
 from workflows.patches import CALLS_AT_ONCE
 from workflows.wait_messages import ParkedCall, Waiting
@@ -153,13 +154,12 @@ class Step:
     def _waiting(self, index: int, call: CallRef, wait: Wait) -> Waiting:
         now = workflow.now()
         until = None if wait.seconds is None else now + timedelta(seconds=min(wait.seconds, LONGEST))
-        fields = {"until": until, "event": wait.event, "then": wait.then}
         return Waiting(
             call_id=call_id_of(self._invocation_id, self.number, index),
             tool=call.name,
             kind=wait.kind,
             since=now,
-            **{name: value for name, value in fields.items() if value is not None},
+            **given(until=until, event=wait.event, then=wait.then),
         )
 
     def _done(self) -> None:

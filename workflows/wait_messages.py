@@ -10,6 +10,7 @@ from typing import Any, Literal
 from activities.protocol import CallRef, Record, Resolution
 from perdure.errors import InvalidMessage
 from perdure.jsonvalues import json_copy
+from perdure.types import given
 from workflows.request import BLOB_LENGTH, LEVELS_ABOVE, MESSAGE_BYTES, Request
 
 __all__ = [
@@ -59,8 +60,7 @@ class _Sent(Request):
             raise InvalidMessage(f"the words of a {kind} have at most {REASON_LENGTH} characters")
 
     def _with_value(self, value: Any, fields: dict[str, Any]) -> Resolution:
-        sent = {"value": value, "blob": self.blob, "left_as": self.left_as}
-        return Resolution(**fields, **{name: given for name, given in sent.items() if given is not None})
+        return Resolution(**fields, **given(value=value, blob=self.blob, left_as=self.left_as))
 
 
 class Decision(_Sent):
@@ -90,8 +90,8 @@ class Decision(_Sent):
     def resolution(self) -> Resolution:
         """What it makes of the call."""
         changed = self.arguments is not None or self.blob is not None
-        fields = {"decision": "changed" if changed else self.decision, "by": self.by, "reason": self.reason}
-        return self._with_value(self.arguments, _given(fields))
+        decision = "changed" if changed else self.decision
+        return self._with_value(self.arguments, given(decision=decision, by=self.by, reason=self.reason))
 
 
 class Result(_Sent):
@@ -117,8 +117,7 @@ class Result(_Sent):
     def resolution(self) -> Resolution:
         """What it makes of the call."""
         decision = "result" if self.error is None else "failed"
-        fields = {"decision": decision, "by": self.by, "reason": self.error}
-        return self._with_value(self.result, _given(fields))
+        return self._with_value(self.result, given(decision=decision, by=self.by, reason=self.error))
 
 
 class Notification(_Sent):
@@ -246,10 +245,6 @@ class Parked(Record):
     turn_timeout: float | None = None
     seconds_left: float | None = None
     """Of the time that it may take; waiting does not count."""
-
-
-def _given(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _moment(when: datetime) -> str:

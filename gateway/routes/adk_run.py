@@ -9,6 +9,7 @@ from gateway.adk_events import event_json
 from gateway.adk_models import AdkEvent, Run
 from gateway.adk_route import ERRORS, AdkRoute
 from gateway.adk_runs import ended, events_of, prepare
+from gateway.adk_waits import Waits
 from gateway.services import CallerDep, ServicesDep, names_user
 
 __all__ = ["router"]
@@ -27,4 +28,5 @@ async def run(wanted: Run, services: ServicesDep, caller: CallerDep) -> Response
             turn.key, content=turn.content, message_id=turn.invocation_id, state=turn.state
         )
         events = await events_of(services.store, turn)
-    return JSONResponse([event_json(event) for event in events])
+    waits = Waits(turn.asked)
+    return JSONResponse([event_json(shown) for event in events for shown in waits.shown(event)])

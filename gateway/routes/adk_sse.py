@@ -17,6 +17,7 @@ from gateway.adk_events import event_json, split_artifacts
 from gateway.adk_models import Run
 from gateway.adk_route import ERRORS, AdkRoute
 from gateway.adk_runs import Turn, ended, is_of, prepare
+from gateway.adk_waits import Waits
 from gateway.runner import Answer
 from gateway.services import CallerDep, Services, ServicesDep, WatchDep, names_user
 from gateway.sse import event_stream, typed_error
@@ -68,10 +69,11 @@ async def run_sse(
 async def _stream(
     found: AsyncGenerator[Event | Partial | Answer], turn: Turn, path: str, *, pieces: bool, whole: bool
 ) -> AsyncIterator[ServerSentEvent]:
+    waits = Waits(turn.asked)
     try:
         async with aclosing(found) as items:
             async for item in items:
-                for event in _shown(item, turn, pieces=pieces, whole=whole):
+                for event in _shown(item, turn, waits, pieces=pieces, whole=whole):
                     yield _message(event)
     except Exception as raised:  # noqa: BLE001 - the status is sent: only the stream itself can tell
         # This is how google-adk's server tells of it, too.
@@ -102,15 +104,17 @@ async def _items(
             yield item
 
 
-def _shown(item: Event | Partial | Answer, turn: Turn, *, pieces: bool, whole: bool) -> list[JsonObject]:
+def _shown(
+    item: Event | Partial | Answer, turn: Turn, waits: Waits, *, pieces: bool, whole: bool
+) -> list[JsonObject]:
     if isinstance(item, Answer):
         return []
     if isinstance(item, Partial):
         return [event_json(_piece(item))]
-    if not is_of(item, turn.invocation_id):
+    if not is_of(item, turn):
         return []
-    event = event_json(item, streamed=pieces)
-    return [event] if whole else list(split_artifacts(event))
+    events = [event_json(shown, streamed=pieces) for shown in waits.shown(item)]
+    return events if whole else [each for event in events for each in split_artifacts(event)]
 
 
 def _piece(partial: Partial) -> Event:

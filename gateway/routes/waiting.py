@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import ConfigDict, Field, StrictStr
 from starlette.responses import JSONResponse, Response
 
+from gateway.callers import Caller
 from gateway.requests import IdempotencyKey, chosen_id
 from gateway.routes.sessions import SESSION
-from gateway.services import KeyDep, ServicesDep
+from gateway.services import CallerDep, KeyDep, ServicesDep, names_user
 from gateway.shapes import WHOLE, Body, Record, WaitingBody, waiting_json
 from perdure.errors import SessionNotFound
+from perdure.tasktoken import read_task_token
+from perdure.types import JsonObject, SessionKey, given
 from workflows.wait_messages import Settled
 
 __all__ = ["router"]
@@ -20,6 +23,12 @@ __all__ = ["router"]
 router = APIRouter(tags=["waiting"])
 
 CallId = Annotated[str, Field(min_length=1, max_length=192, examples=["m1:t1.0"])]
+TaskToken = Annotated[
+    str,
+    Field(
+        min_length=1, max_length=8_000, description="The tool's `context.task_token`.", examples=["pt1_2Hk…"]
+    ),
+]
 Words = Annotated[StrictStr, Field(max_length=4_000)]
 
 
@@ -44,6 +53,41 @@ class WaitsBody(Record):
     )
 
     waiting: list[WaitingBody]
+
+
+class WaitingHereBody(WaitingBody):
+    """A call that waits, and in which session."""
+
+    app_name: str = Field(examples=["clerk"])
+    user_id: str = Field(examples=["ann"])
+    session_id: str = Field(examples=["s1"])
+
+
+class WaitingPageBody(Record):
+    """What waits in some of the sessions."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "waiting": [
+                        {
+                            "appName": "clerk",
+                            "userId": "ann",
+                            "sessionId": "s1",
+                            "callId": "m1:t1.0",
+                            "tool": "transfer",
+                            "kind": "approval",
+                            "since": "2026-11-18T10:13:20+00:00",
+                        }
+                    ]
+                }
+            ]
+        }
+    )
+
+    waiting: list[WaitingHereBody]
+    next_cursor: str | None = Field(default=None, description="None after the last page.")
 
 
 class ApproveBody(Body):
@@ -109,6 +153,33 @@ class NotifyBody(Body):
     )
 
 
+class CompleteBody(Body):
+    """The outcome of a long-running tool, by its task token."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"taskToken": "pt1_2Hk…", "result": {"url": "https://example.com/sea.png"}}]
+        }
+    )
+
+    task_token: TaskToken
+    result: Any = None
+    error: Words | None = Field(default=None, description="What it failed by, instead of a result.")
+    by: Words | None = Field(default=None, description="Who says so; the log keeps it.")
+
+
+class TaskProgressBody(Body):
+    """How far a long-running tool has come, by its task token."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"taskToken": "pt1_2Hk…", "text": "half", "percent": 50}]}
+    )
+
+    task_token: TaskToken
+    text: Words | None = None
+    percent: Annotated[float, Field(ge=0, le=100), WHOLE] | None = None
+
+
 class SettledBody(Record):
     """It was taken."""
 
@@ -124,6 +195,28 @@ class NotifiedBody(Record):
     model_config = ConfigDict(json_schema_extra={"examples": [{"notificationId": "n1"}]})
 
     notification_id: str
+
+
+@router.get(
+    "/waiting",
+    operation_id="listAllWaiting",
+    summary="The calls that wait, across sessions",
+    response_model=WaitingPageBody,
+)
+@names_user
+async def all_waiting(
+    services: ServicesDep,
+    caller: CallerDep,
+    app: Annotated[str | None, Query(description="Only sessions with this agent.", min_length=1)] = None,
+    user: Annotated[str | None, Query(description="Only this user's.", min_length=1)] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="How many sessions a page is of, at most.")] = 50,
+    cursor: Annotated[str | None, Query(description="The `nextCursor` of the page before.")] = None,
+) -> Response:
+    """Those that the token reaches. What begins to wait is found within seconds; a page may be empty."""
+    apps, users = caller.within(app, user)
+    page = await services.runner.waiting_page(apps, users, limit=limit, cursor=cursor)
+    told = [{**waiting_json(call), **_place(call.key)} for call in page.calls]
+    return JSONResponse({"waiting": told, **given(nextCursor=page.next_cursor)})
 
 
 @router.get(
@@ -203,6 +296,42 @@ async def tool_progress(
 
 
 @router.post(
+    "/tasks/complete",
+    operation_id="completeTask",
+    summary="Give the result of a long-running tool by its task token",
+    response_model=SettledBody,
+)
+@names_user
+async def complete_task(
+    services: ServicesDep, caller: CallerDep, body: CompleteBody, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """As `sendToolResult`, for who knows neither session nor call. The caller has to reach the session."""
+    key, call_id = _task(caller, body.task_token)
+    done = await services.runner.tool_result(
+        key, call_id, body.result, error=body.error, by=body.by, request_id=idempotency_key
+    )
+    return _settled(done)
+
+
+@router.post(
+    "/tasks/progress",
+    operation_id="sendTaskProgress",
+    summary="Tell how far a long-running tool has come, by its task token",
+    response_model=SettledBody,
+)
+@names_user
+async def task_progress(
+    services: ServicesDep, caller: CallerDep, body: TaskProgressBody, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """As `sendToolProgress`, for who knows neither session nor call."""
+    key, call_id = _task(caller, body.task_token)
+    done = await services.runner.tool_progress(
+        key, call_id, body.text, percent=body.percent, request_id=idempotency_key
+    )
+    return _settled(done)
+
+
+@router.post(
     SESSION + "/notify", operation_id="notifySession", summary="Tell of an event", response_model=NotifiedBody
 )
 async def notify(
@@ -212,6 +341,17 @@ async def notify(
     name = chosen_id(idempotency_key, body.notification_id)
     sent = await services.runner.notify(key, body.name, body.payload, notification_id=name)
     return JSONResponse({"notificationId": sent})
+
+
+def _task(caller: Caller, task_token: str) -> tuple[SessionKey, str]:
+    """The call that a task token stands for: the caller has to reach its session as by its path."""
+    key, call_id = read_task_token(task_token)
+    caller.check(key.app, key.user_id)
+    return key, call_id
+
+
+def _place(key: SessionKey) -> JsonObject:
+    return {"appName": key.app, "userId": key.user_id, "sessionId": key.session_id}
 
 
 def _settled(done: Settled) -> Response:

@@ -13,7 +13,7 @@ from perdure.client.aio_artifacts import AsyncArtifacts
 from perdure.client.aio_memory import AsyncMemoryOfSession, AsyncUserMemory
 from perdure.client.aio_schedules import AsyncSchedulesOfSession
 from perdure.client.aio_streams import AsyncSessionStream, AsyncTurnStream
-from perdure.client.aio_waiting import AsyncWaitsOfSession
+from perdure.client.aio_waiting import AsyncWaits, AsyncWaitsOfSession
 from perdure.client.aio_wire import AsyncWire
 from perdure.client.endpoint import LIMITS, Endpoint
 from perdure.client.found import Found, Named
@@ -32,7 +32,7 @@ from perdure.types import During, Event, Json, JsonObject, Session, SessionKey
 __all__ = ["AsyncClient", "AsyncFoundSession", "AsyncSessionHandle", "AsyncSessions"]
 
 
-class AsyncClient:
+class AsyncClient(AsyncWaits):
     """Sessions over HTTP, for programs that use asyncio.
 
         async with AsyncClient("http://127.0.0.1:8000") as client:

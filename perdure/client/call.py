@@ -11,7 +11,7 @@ from urllib.parse import quote
 from perdure.client.failures import Reply
 from perdure.errors import GatewayUnavailable, InvalidContent, InvalidName, InvalidOption
 from perdure.jsonvalues import json_copy
-from perdure.types import Json, JsonObject, SessionKey
+from perdure.types import JsonObject, SessionKey, given
 
 __all__ = [
     "Call",
@@ -19,7 +19,6 @@ __all__ = [
     "artifact_name",
     "artifact_path",
     "body_of",
-    "given",
     "header_of",
     "session_path",
     "step_of",
@@ -149,11 +148,6 @@ def header_of(value: str, what: str) -> str:
     if not (value and value.isascii() and value.isprintable()):
         raise InvalidContent(f"{what} {value[:80]!a} cannot stand in a header; give printable ASCII")
     return value
-
-
-def given(**fields: Json) -> JsonObject:
-    """Those that are not None."""
-    return {name: value for name, value in fields.items() if value is not None}
 
 
 def body_of(fields: JsonObject) -> bytes:

@@ -19,7 +19,6 @@ from perdure.client.call import (
     artifact_name,
     artifact_path,
     body_of,
-    given,
     header_of,
     session_path,
     step_of,
@@ -38,7 +37,7 @@ from perdure.client.results import (
     Status,
     UpdateOutcome,
 )
-from perdure.types import During, Event, Json, JsonObject, Session, SessionKey
+from perdure.types import During, Event, Json, JsonObject, Session, SessionKey, given
 
 __all__ = ["new_id"]
 

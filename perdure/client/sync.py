@@ -25,14 +25,14 @@ from perdure.client.sync_artifacts import Artifacts
 from perdure.client.sync_memory import MemoryOfSession, UserMemory
 from perdure.client.sync_schedules import SchedulesOfSession
 from perdure.client.sync_streams import SessionStream, TurnStream
-from perdure.client.sync_waiting import WaitsOfSession
+from perdure.client.sync_waiting import Waits, WaitsOfSession
 from perdure.client.sync_wire import SyncWire
 from perdure.types import During, Event, Json, JsonObject, Session, SessionKey
 
 __all__ = ["Client", "FoundSession", "SessionHandle", "Sessions"]
 
 
-class Client:
+class Client(Waits):
     """Sessions over HTTP, for programs that do not use asyncio.
 
         with Client("http://127.0.0.1:8000") as client:

@@ -1,6 +1,9 @@
-"""What a session's handle does about calls that wait."""
+"""What a client, and a session's handle, does about calls that wait."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
 
 from perdure.client import waiting as calls
 from perdure.client.calls import new_id
@@ -8,7 +11,7 @@ from perdure.client.sync_wire import SyncWire
 from perdure.client.waiting_results import Settled, WaitingCall
 from perdure.types import Json, JsonObject, SessionKey
 
-__all__ = ["WaitsOfSession"]
+__all__ = ["Waits", "WaitsOfSession"]
 
 
 class WaitsOfSession:
@@ -90,3 +93,66 @@ class WaitsOfSession:
             The notification's id.
         """
         return self._wire.send(calls.notify(self.key, name, payload, notification_id or new_id()))
+
+
+class Waits:
+    """The part of a client that is about calls that wait, in whatever session."""
+
+    _wire: SyncWire
+
+    def waiting(self, app: str | None = None, user_id: str | None = None) -> Iterator[WaitingCall]:
+        """The calls that wait for a person or the world, of all sessions that the token reaches.
+
+        They are asked for in pages as you go on, and ``key`` has the session of each. What begins to wait
+        is found within seconds.
+
+        Args:
+            app: only sessions with this agent.
+            user_id: only this user's.
+
+        Raises:
+            Forbidden: the token does not reach what is named.
+        """
+        return self._wire.pages(partial(calls.all_waiting, app, user_id))
+
+    def complete_task(
+        self,
+        task_token: str,
+        result: Json = None,
+        *,
+        error: str | None = None,
+        by: str | None = None,
+        request_id: str | None = None,
+    ) -> Settled:
+        """The outcome of a long-running tool, by the ``context.task_token`` that it handed on.
+
+        Args:
+            task_token: all that there is to know of session and call.
+            result: what came of it.
+            error: why it failed, instead.
+            by: who says so; the log keeps it.
+            request_id: names the request; sent twice under one id it happens once.
+
+        Raises:
+            InvalidTaskToken: it is none, or was cut or changed on its way.
+            CallNotFound, AlreadySettled: the call does not wait for that.
+            Forbidden: the client's token does not reach the session.
+        """
+        return self._wire.send(calls.complete_task(task_token, result, error, by, request_id or new_id()))
+
+    def task_progress(
+        self,
+        task_token: str,
+        text: str | None = None,
+        *,
+        percent: float | None = None,
+        request_id: str | None = None,
+    ) -> Settled:
+        """How far a long-running tool has come, by its task token.
+
+        Raises:
+            InvalidTaskToken: it is none, or was cut or changed on its way.
+            CallNotFound, AlreadySettled: the call does not wait for a result.
+            Forbidden: the client's token does not reach the session.
+        """
+        return self._wire.send(calls.task_progress(task_token, text, percent, request_id or new_id()))

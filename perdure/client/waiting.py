@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from perdure.client.call import Call, body_of, header_of, session_path
+from perdure.client.call import Call, body_of, header_of, session_path, text_of
+from perdure.client.results import Page
 from perdure.client.waiting_results import Settled, WaitingCall, settled_of, waiting_of
-from perdure.types import Json, JsonObject, SessionKey
+from perdure.types import Json, JsonObject, SessionKey, given
 
-__all__ = ["approve", "decline", "notify", "progress", "result", "waiting"]
+__all__ = [
+    "all_waiting",
+    "approve",
+    "complete_task",
+    "decline",
+    "notify",
+    "progress",
+    "result",
+    "task_progress",
+    "waiting",
+]
 
 T = TypeVar("T")
 
@@ -20,6 +31,18 @@ def waiting(key: SessionKey) -> Call[list[WaitingCall]]:
         method="GET",
         path=session_path(key, "/waiting"),
         parse=lambda reply: [waiting_of(each) for each in reply.json()["waiting"]],
+    )
+
+
+def all_waiting(app: str | None, user_id: str | None, cursor: str | int | None) -> Call[Page[WaitingCall]]:
+    """A page of what waits across sessions."""
+    app = None if app is None else text_of(app, "the app")
+    whose = None if user_id is None else text_of(user_id, "the user's id")
+    return Call(
+        method="GET",
+        path="/waiting",
+        parse=lambda reply: _page_of(reply.json()),
+        query=given(app=app, user=whose, cursor=cursor),
     )
 
 
@@ -55,24 +78,46 @@ def progress(
     return _post(key, "/tool-progress", body, request_id, settled_of)
 
 
+def complete_task(
+    task_token: str, value: Json, error: str | None, by: str | None, request_id: str
+) -> Call[Settled]:
+    """The same, by a task token."""
+    body = {"taskToken": task_token, "result": value, "error": error, "by": by}
+    return _post_to("/tasks/complete", body, request_id, settled_of)
+
+
+def task_progress(task_token: str, text: str | None, percent: float | None, request_id: str) -> Call[Settled]:
+    """How far it has come, by a task token."""
+    body = {"taskToken": task_token, "text": text, "percent": percent}
+    return _post_to("/tasks/progress", body, request_id, settled_of)
+
+
 def notify(key: SessionKey, name: str, payload: Json, notification_id: str) -> Call[str]:
     """An event."""
     body = {"name": name, "payload": payload}
     return _post(key, "/notify", body, notification_id, lambda data: str(data["notificationId"]))
 
 
+def _page_of(data: JsonObject) -> Page[WaitingCall]:
+    return Page(items=[waiting_of(each) for each in data["waiting"]], next=data.get("nextCursor"))
+
+
 def _post(
     key: SessionKey, what: str, body: JsonObject, request_id: str, parse: Callable[[JsonObject], T]
 ) -> Call[T]:
+    return _post_to(session_path(key, what), body, request_id, parse)
+
+
+def _post_to(path: str, body: JsonObject, request_id: str, parse: Callable[[JsonObject], T]) -> Call[T]:
     headers = {
         "idempotency-key": header_of(request_id, "the request's id"),
         "content-type": "application/json",
     }
     return Call(
         method="POST",
-        path=session_path(key, what),
+        path=path,
         parse=lambda reply: parse(reply.json()),
-        content=body_of({name: value for name, value in body.items() if value is not None}),
+        content=body_of(body),
         headers=headers,
         id=request_id,
     )

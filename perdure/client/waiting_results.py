@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from perdure.types import Json, JsonObject
+from perdure.types import Json, JsonObject, SessionKey
 
 __all__ = ["Settled", "WaitingCall", "settled_of", "waiting_of"]
 
@@ -31,6 +31,8 @@ class WaitingCall:
     """What the model wants it called with; None in an answer, which does not say."""
     ticket: Json = None
     """What a long-running tool has returned; None in an answer, too."""
+    key: SessionKey | None = None
+    """The session, where what waits across sessions is listed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,11 +47,13 @@ class Settled:
 def waiting_of(data: JsonObject) -> WaitingCall:
     """A call that waits."""
     until = data.get("until")
+    names = [data[name] for name in ("appName", "userId", "sessionId") if name in data]
     same = ("tool", "kind", "event", "then", "text", "percent", "arguments", "ticket")
     return WaitingCall(
         call_id=data["callId"],
         since=datetime.fromisoformat(data["since"]),
         until=datetime.fromisoformat(until) if until else None,
+        key=SessionKey(app=names[0], user_id=names[1], session_id=names[2]) if names else None,
         **{name: data[name] for name in same if name in data},
     )
 

@@ -19,6 +19,8 @@ from starlette.routing import BaseRoute, Route
 
 from gateway.app import PUBLIC
 from gateway.services import names_user
+from perdure.tasktoken import task_token
+from perdure.types import SessionKey
 from tests.gateway.harness import Gateway, open_gateway, path_of
 from tests.gateway.test_sessions_routes import is_problem
 
@@ -202,10 +204,13 @@ async def tried(client: httpx2.AsyncClient, method: str, path: str, name: str, u
     if "{user}" in path:
         params, body = {}, dict(BODIES.get(name, {}))
     else:
-        params = {"user": user, "user_id": user, "session_id": "s1", "app_name": "counter"}
+        params = {"user": user, "user_id": user, "session_id": "s1", "app_name": "counter", "app": "counter"}
         body = {**BODIES.get(name, {}), **named, "appName": "counter"}
     if name == "batchUpdateSessions":
         body = {"updates": [{**named, "stateDelta": {"stolen": True}}]}
+    elif name in ("completeTask", "sendTaskProgress"):
+        key = SessionKey(app="counter", user_id=user, session_id="s1")
+        body = {"taskToken": task_token(key, "m1:t1.0")}
     elif name in ("createSession", "findSessions"):
         body = {field: value for field, value in body.items() if field != "appName"}
         if name == "findSessions":

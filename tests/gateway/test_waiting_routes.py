@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest_asyncio
 
 from embedded.temporal import TemporalServer
+from perdure import AsyncClient
+from perdure import Client as BlockingClient
 from perdure.testing import call, say
 from storage.sessions import SessionStore
 from tests.gateway.harness import Gateway, open_gateway, path_of
 from tests.gateway.test_sessions_routes import is_problem
-from tests.integration.harness import open_world
+from tests.integration.harness import open_world, until
 from tests.integration.waiting_agents import WAITING_AGENTS
 
 
@@ -113,3 +116,53 @@ async def test_a_stream_of_a_turn_that_waits_says_so(gateway: Gateway) -> None:
     assert '"callId":"m1:t1.0"' in last
     behind = (await gateway.http.post(path + "/messages", json={"text": "and", "messageId": "m2"})).json()
     assert (behind["invocationId"], behind["status"]) == ("m2", "waiting")
+
+
+async def found_waiting(gateway: Gateway, http: Any, **query: Any) -> list[Any]:
+    """What ``GET /waiting`` has on all of its pages."""
+    found: list[Any] = []
+    while True:
+        answer = await http.get("/waiting", params=query)
+        assert answer.status_code == 200, answer.text
+        page = answer.json()
+        found += page["waiting"]
+        if "nextCursor" not in page:
+            return found
+        query["cursor"] = page["nextCursor"]
+
+
+async def test_what_waits_is_listed_across_sessions_page_by_page(gateway: Gateway) -> None:
+    keys = []
+    for amount in (1, 2, 3):
+        key = gateway.key("clerk", user="ann-pages" if amount < 3 else "bob-pages")
+        gateway.world.gemini.clear()
+        gateway.world.gemini.script(call("transfer", to="ann", amount=amount), say("done"))
+        assert (await gateway.world.runner.ask(key, "go", message_id="m1")).status == "waiting"
+        keys.append(key)
+
+    async def all_found() -> bool:
+        there = {each["sessionId"] for each in await found_waiting(gateway, gateway.http, app="clerk")}
+        return there >= {key.session_id for key in keys}
+
+    assert await until(all_found)
+    anns = {(key.session_id, amount) for key, amount in zip(keys, (1, 2), strict=False)}
+    own = gateway.tokens.give(apps={"clerk"}, users={"ann-pages"})
+    async with gateway.client(own) as ann:
+        found = await found_waiting(gateway, ann, limit=1)
+        assert {(each["sessionId"], each["arguments"]["amount"]) for each in found} == anns
+        assert {each["userId"] for each in found} == {"ann-pages"}
+        is_problem(await ann.get("/waiting", params={"user": "bob-pages"}), 403, "forbidden")
+        is_problem(await ann.get("/waiting", params={"app": "counter"}), 403, "forbidden")
+    by_user = await found_waiting(gateway, gateway.http, user="bob-pages")
+    assert [each["sessionId"] for each in by_user] == [keys[2].session_id]
+    assert [each["callId"] for each in by_user] == ["m1:t1.0"]
+    async with gateway.client(gateway.tokens.give(apps={"counter"})) as others:
+        assert await found_waiting(gateway, others) == []
+    for cursor in ("no cursor", "AAAA"):
+        wrong = await gateway.http.get("/waiting", params={"cursor": cursor})
+        is_problem(wrong, 400, "invalid-option")
+    with BlockingClient(gateway.url, own) as client:
+        listed = await asyncio.to_thread(lambda: list(client.waiting("clerk")))
+    async with AsyncClient(gateway.url, own) as awaited:
+        again = [each async for each in awaited.waiting()]
+    assert {each.key for each in listed} == {each.key for each in again} == set(keys[:2])
