@@ -9,10 +9,13 @@ run can be open that began before it.
 
 from __future__ import annotations
 
-__all__ = ["BOUNDED_INBOX", "CALLS_AT_ONCE"]
+__all__ = ["BOUNDED_INBOX", "CALLS_AT_ONCE", "HANDED_BACK"]
 
 BOUNDED_INBOX = "bounded-inbox"
 """Messages that come by a signal are refused when too many wait."""
 
 CALLS_AT_ONCE = "calls-at-once"
 """Of many parallel calls of one step, only so many run at a time."""
+
+HANDED_BACK = "handed-back"
+"""An activity that its worker has handed back, since it stops, is run again by another."""
