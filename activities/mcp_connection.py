@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import shutil
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from activities.mcp_guard import guarded
 from perdure.errors import InvalidAgent, McpUnavailable
 from perdure.logs import words_of
 from perdure.mcp import McpServer
@@ -44,22 +48,29 @@ class Connection:
         self._lock = asyncio.Lock()
         self._held: _Held | None = None
         self._listed: list[types.Tool] | None = None
+        self._stale = False
+        self._failed: McpUnavailable | None = None
+        """How the last try to reach it failed, if it did."""
 
     async def tools(self, *, refresh: bool = False) -> list[types.Tool]:
         """What the server lists; asked once, and again where it said that it has changed.
 
         Raises:
             McpUnavailable: it cannot be reached, or does not list them.
+            InvalidAgent: its list has no end.
         """
-        async with self._lock:
-            client = await self._client()
-            if self._listed is None or refresh:
-                self._listed = None
+        async with self._alone():
+            held = await self._connected()
+            if self._listed is None or self._stale or refresh:
+                self._stale = False  # before it is asked: what it says meanwhile is not in the answer
                 try:
                     async with asyncio.timeout(self._server.connect_timeout):
-                        self._listed = await _all_tools(client)
+                        await held.hear_of_changes()
+                        self._listed = await _all_tools(held.client.result(), self._server)
                 except Exception as error:
                     self._let_go()
+                    if isinstance(error, InvalidAgent):
+                        raise
                     raise self._unavailable("does not list its tools", error) from error
             return self._listed
 
@@ -73,8 +84,8 @@ class Connection:
         from mcp import MCPError
 
         for again in (True, False):
-            async with self._lock:
-                client = await self._client()
+            async with self._alone():
+                client = (await self._connected()).client.result()
             try:
                 return await client.call_tool(name, arguments, meta=meta)  # type: ignore[arg-type]  # any JSON
             except MCPError as error:
@@ -85,6 +96,24 @@ class Connection:
                     raise self._unavailable(f"broke off the call of {name}", error) from error
         raise AssertionError("the second time returns or raises")
 
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """One at a time; who has waited while another failed to reach the server has failed, too.
+
+        Else each of the many who wait for a server that says nothing would wait for as long again.
+        """
+        before = self._failed
+        async with self._lock:
+            failed = self._failed
+            if failed is not None and failed is not before:
+                raise McpUnavailable(str(failed))
+            try:
+                yield
+            except McpUnavailable as error:
+                self._failed = error
+                raise
+            self._failed = None
+
     async def close(self) -> None:
         """Disconnect; a server that was started here ends."""
         held, self._held = self._held, None
@@ -92,7 +121,7 @@ class Connection:
             held.let_go()
             await asyncio.wait([held.task])
 
-    async def _client(self) -> Client:
+    async def _connected(self) -> _Held:
         if self._held is not None and self._held.over.is_set():
             self._let_go()
         if self._held is None:
@@ -107,7 +136,7 @@ class Connection:
                     raise self._unavailable("cannot be reached", error) from error
                 raise
             self._held = held
-        return self._held.client.result()
+        return self._held
 
     def _let_go(self) -> None:
         """Let the connection end; the next call makes another, to a server that may have other tools."""
@@ -116,7 +145,7 @@ class Connection:
         self._held = self._listed = None
 
     def _changed(self) -> None:
-        self._listed = None
+        self._stale = True
 
     def _unavailable(self, what: str, error: BaseException) -> McpUnavailable:
         if isinstance(error, TimeoutError):
@@ -134,18 +163,58 @@ class _Held:
         self.client: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
         self._server = server
         self._changed = changed
+        self._hearing: asyncio.Task[None] | None = None
         self.task = asyncio.create_task(self._hold())
 
     def let_go(self) -> None:
         self.over.set()
 
+    async def hear_of_changes(self) -> None:
+        """Have the server tell from now on when its tools change.
+
+        Of its own accord it tells only clients of before 2026-07-28. The others hear of it through a stream,
+        which may break off while the server still answers. Then there may be changes that nobody was told of.
+        """
+        from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+        client = self.client.result()
+        tools = client.server_capabilities.tools
+        if client.protocol_version not in MODERN_PROTOCOL_VERSIONS or tools is None or not tools.list_changed:
+            return
+        if self._hearing is None or self._hearing.done():
+            begun = asyncio.Event()
+            self._hearing = asyncio.create_task(self._hear(client, begun))
+            await begun.wait()
+
+    async def _hear(self, client: Client, begun: asyncio.Event) -> None:
+        from mcp import MCPError
+        from mcp.client.subscriptions import SubscriptionLost
+
+        try:
+            async with client.listen(tools_list_changed=True) as changes:
+                begun.set()
+                async for _ in changes:
+                    self._changed()
+            if not changes.honored.tools_list_changed:
+                await self.over.wait()  # it tells of none, and need not be asked again
+        except (MCPError, SubscriptionLost) as error:
+            _log.info("MCP server %s tells of no changes: %s", self._server.title, words_of(error))
+            if not begun.is_set():
+                begun.set()
+                await self.over.wait()
+        finally:
+            begun.set()
+        self._changed()
+
     async def _hold(self) -> None:
         try:
             async with AsyncExitStack() as stack:
                 client = await stack.enter_async_context(self._new_client())
-                await self._hear_of_changes(client, stack)
                 self.client.set_result(client)
-                await self.over.wait()
+                try:
+                    await self.over.wait()
+                finally:
+                    await self._stop_hearing()
         except Exception as error:  # noqa: BLE001 - whatever broke it, who needs it next is told
             if self.client.done():
                 _log.info("MCP server %s: the connection broke: %s", self._server.title, words_of(error))
@@ -174,18 +243,10 @@ class _Held:
         transport = _transport(self._server, self.over)
         return Client(transport, message_handler=heard, cache=None)
 
-    async def _hear_of_changes(self, client: Client, stack: AsyncExitStack) -> None:
-        """Of its own accord a server tells only clients of before 2026-07-28 that its tools have changed."""
-        from mcp import MCPError
-        from mcp_types.version import MODERN_PROTOCOL_VERSIONS
-
-        tools = client.server_capabilities.tools
-        if client.protocol_version not in MODERN_PROTOCOL_VERSIONS or tools is None or not tools.list_changed:
-            return
-        try:
-            await stack.enter_async_context(client.listen(tools_list_changed=True))
-        except MCPError as error:
-            _log.info("MCP server %s tells of no changes: %s", self._server.title, words_of(error))
+    async def _stop_hearing(self) -> None:
+        if self._hearing is not None:
+            self._hearing.cancel()
+            await asyncio.gather(self._hearing, return_exceptions=True)
 
 
 class _Watched:
@@ -228,7 +289,8 @@ async def _streams(server: McpServer, over: asyncio.Event) -> AsyncIterator[Any]
         if server.url is None:
             from mcp import StdioServerParameters, stdio_client
 
-            command, *args = server.command
+            _find(server)
+            command, *args = guarded(*server.command)
             given = StdioServerParameters(
                 command=command, args=args, env=dict(server.env) or None, cwd=server.cwd
             )
@@ -246,11 +308,24 @@ async def _streams(server: McpServer, over: asyncio.Event) -> AsyncIterator[Any]
         yield _Watched(read, over), write
 
 
+def _find(server: McpServer) -> None:
+    """Make sure that there is the program: its guard could only tell by ending.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    program = server.command[0]
+    path = dict(server.env).get("PATH", os.environ.get("PATH"))
+    named = Path(server.cwd or "", program) if os.path.dirname(program) else program
+    if shutil.which(named, path=path) is None:
+        raise FileNotFoundError(f"there is no program {program}")
+
+
 def _transport(server: McpServer, over: asyncio.Event) -> Transport:
     return _streams(server, over)
 
 
-async def _all_tools(client: Client) -> list[types.Tool]:
+async def _all_tools(client: Client, server: McpServer) -> list[types.Tool]:
     found: list[types.Tool] = []
     cursor: str | None = None
     for _ in range(MOST_PAGES):
@@ -258,8 +333,8 @@ async def _all_tools(client: Client) -> list[types.Tool]:
         found.extend(page.tools)
         cursor = page.next_cursor
         if cursor is None:
-            break
-    return found
+            return found
+    raise InvalidAgent(f"MCP server {server.title!r} lists its tools on more than {MOST_PAGES} pages")
 
 
 def _is_over(error: MCPError) -> bool:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["McpServers"]
 
+AWAY = 60.0
+"""Seconds for which an optional server that could not be reached is done without."""
+
 _log = logging.getLogger("perdure.mcp")
 
 
@@ -31,6 +34,8 @@ class McpServers:
     def __init__(self) -> None:
         self._connections: dict[tuple[object, ...], Connection] = {}
         self._made: dict[McpServer, tuple[list[types.Tool], list[Tool]]] = {}
+        self._away: dict[tuple[object, ...], float] = {}
+        """Until when a server is done without."""
 
     async def equip(self, agent: Agent) -> Agent:
         """The agent with the tools of its servers, as the model is to be told of them.
@@ -50,7 +55,7 @@ class McpServers:
         A tool that no list has may be new: then the servers are asked again.
 
         Raises:
-            McpUnavailable: no server has it, and one that might cannot be reached.
+            McpUnavailable: no server has it, and one that might, and is not optional, cannot be reached.
         """
         if not agent.servers or agent.tool(name) is not None:
             return agent
@@ -72,23 +77,33 @@ class McpServers:
     ) -> tuple[dict[str, Tool], McpUnavailable | None]:
         """What the servers have that can be reached, and the error of one that cannot."""
         tools: dict[str, Tool] = {}
+        taken: set[str] = set()
         away: McpUnavailable | None = None
         for server in agent.servers:
             try:
-                tools = {**{tool.name: tool for tool in await self._tools(server, refresh=refresh)}, **tools}
+                listed = await self._tools_or_none(server, refresh=refresh)
             except McpUnavailable as error:
                 away = error
             except InvalidAgent as error:  # the model was not offered these, either
                 _log.warning("going on without: %s", words_of(error))
-        return tools, away
+            else:
+                found = {tool.name: tool for tool in listed}
+                taken |= tools.keys() & found.keys()
+                tools |= found
+        # Of two of one name the model meant one, and the other may need nobody's approval.
+        return {name: tool for name, tool in tools.items() if name not in taken}, away
 
-    async def _tools_or_none(self, server: McpServer) -> list[Tool]:
+    async def _tools_or_none(self, server: McpServer, *, refresh: bool = False) -> list[Tool]:
+        now = asyncio.get_running_loop().time()
+        if server.optional and now < self._away.get(server.place, now):
+            return []
         try:
-            return await self._tools(server)
+            return await self._tools(server, refresh=refresh)
         except McpUnavailable as error:
             if not server.optional:
                 raise
-            _log.warning("going on without: %s", words_of(error))
+            self._away[server.place] = asyncio.get_running_loop().time() + AWAY
+            _log.warning("going on without for %g seconds: %s", AWAY, words_of(error))
             return []
 
     async def _tools(self, server: McpServer, *, refresh: bool = False) -> list[Tool]:

@@ -26,6 +26,11 @@ CallServer: TypeAlias = "Callable[[str, JsonObject, JsonObject], Awaitable[types
 IDEMPOTENCY_KEY = "perdure/idempotency-key"
 """In a call's ``_meta``: the same for every attempt of a call. Hashed, so that it names no user."""
 
+MOST_TOOLS = 512
+"""Tools that an agent gets of one server; a model is told of no more."""
+LONGEST_DESCRIPTION = 50_000
+"""Characters. It is in every prompt."""
+
 _LONGEST = 64
 _FOREIGN = re.compile(r"[^A-Za-z0-9_.:-]")
 
@@ -44,11 +49,18 @@ class McpTool(Tool):
             key = hashlib.sha256(context.idempotency_key.encode()).hexdigest()[:32]
             return _told(await call(listed.name, arguments, {IDEMPOTENCY_KEY: key}))
 
-        self._listed = _Listed(fitted_schema(listed.input_schema, f"{server.title}: tool {listed.name!r}"))
+        what = f"{server.title}: tool {listed.name!r}"
+        description = (listed.description or listed.title or "").strip()
+        if len(description) > LONGEST_DESCRIPTION:
+            raise InvalidAgent(
+                f"{what} has a description of {len(description)} characters, of which every prompt would be "
+                "full; leave it out with without=[...]"
+            )
+        self._listed = _Listed(fitted_schema(listed.input_schema, what))
         super().__init__(
             run,
             name=_fitted_name(server.prefix + listed.name),
-            description=(listed.description or listed.title or "").strip() or None,
+            description=description or None,
             parallel=True,  # it touches no state
             timeout=server.timeout,
             retries=server.retries,
@@ -66,7 +78,7 @@ def mcp_tools(server: McpServer, listed: Iterable[types.Tool], call: CallServer)
 
     Raises:
         InvalidAgent: the declaration names tools that the server does not have; or a name is taken; or
-            a schema could not be shown to the model.
+            a schema could not be shown to the model; or they are too many.
     """
     listed = list(listed)
     known = {each.name for each in listed}
@@ -75,7 +87,13 @@ def mcp_tools(server: McpServer, listed: Iterable[types.Tool], call: CallServer)
             f"MCP server {server.title!r} has no tools named {', '.join(sorted(unknown))}, as only, without "
             f"or confirm say; it has: {', '.join(sorted(known)) or 'none'}"
         )
-    tools = [McpTool(server, each, call) for each in listed if server.gives(each.name)]
+    given = [each for each in listed if server.gives(each.name)]
+    if len(given) > MOST_TOOLS:
+        raise InvalidAgent(
+            f"MCP server {server.title!r} has {len(given)} tools, and a model takes {MOST_TOOLS} at most; "
+            "choose some with only=[...]"
+        )
+    tools = [McpTool(server, each, call) for each in given]
     if any(tool.name == READ_ARTIFACT for tool in tools):
         raise InvalidAgent(
             f"MCP server {server.title!r} has a tool named {READ_ARTIFACT!r}, as Perdure has itself; "

@@ -165,7 +165,10 @@ class Call:
             return self._failed(str(error))
         except StorageUnavailable:
             raise
-        except Exception as error:  # noqa: BLE001 - foreign code: all that it raises is the model's to see
+        except (Exception, asyncio.CancelledError) as error:
+            # Foreign code: all that it raises is the model's to see.
+            if _is_cancelled():
+                raise
             if scope.expired():
                 return self._failed(f"It took longer than {self._limit(self._tool):g} seconds.")
             self._log(logging.WARNING, "tool.error", f"{self._name} try {tries}: {words_of(error)}")
@@ -336,6 +339,12 @@ class Call:
     def _settled(self) -> JsonObject:
         resolution = self._task.resolution
         return {} if resolution is None else {"settled": settled_meta(resolution)}
+
+
+def _is_cancelled() -> bool:
+    """Whether this activity was cancelled, and not what a tool awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _clipped(reason: str) -> str:

@@ -265,7 +265,7 @@ class _QuietSchema(GenerateJsonSchema):
 def _json_schema(model: type[BaseModel], tool: str) -> JsonObject:
     try:
         model.model_rebuild()
-        return simplify(model.model_json_schema(schema_generator=_QuietSchema))
+        return simplify(model.model_json_schema(schema_generator=_QuietSchema), f"tool {tool!r}")
     except PydanticUndefinedAnnotation as error:
         raise InvalidAgent(
             f"a parameter of tool {tool!r} needs the type {error.name!r}, which is not defined"

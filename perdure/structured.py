@@ -33,7 +33,7 @@ def check_schema(what: str, schema: object) -> None:
 
 def schema_of(model: type[BaseModel]) -> JsonObject:
     """The JSON schema of a model, in the part of JSON Schema that Gemini reads."""
-    return simplify(model.model_json_schema())
+    return simplify(model.model_json_schema(), f"output_schema {model.__name__}")
 
 
 def json_of(text: str) -> Json:

@@ -9,7 +9,7 @@ run can be open that began before it.
 
 from __future__ import annotations
 
-__all__ = ["BOUNDED_INBOX", "CALLS_AT_ONCE", "CANCELS_WHAT_WAITS"]
+__all__ = ["BOUNDED_INBOX", "CALLS_AT_ONCE", "CANCELS_WHAT_WAITS", "HANDED_BACK"]
 
 BOUNDED_INBOX = "bounded-inbox"
 """Messages that come by a signal are refused when too many wait."""
@@ -19,3 +19,6 @@ CALLS_AT_ONCE = "calls-at-once"
 
 CANCELS_WHAT_WAITS = "cancels-what-waits"
 """A cancel finds a message that waits for its turn, too."""
+
+HANDED_BACK = "handed-back"
+"""An activity that its worker has handed back, since it stops, is run again by another."""

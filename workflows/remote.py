@@ -27,6 +27,7 @@ from perdure.jsonvalues import json_copy
 from perdure.types import JsonObject, SessionKey
 from workflows import calls
 from workflows.children import Children
+from workflows.patches import HANDED_BACK
 from workflows.request import MESSAGE_BYTES
 
 __all__ = ["RESULT_BYTES", "run_call"]
@@ -34,9 +35,15 @@ __all__ = ["RESULT_BYTES", "run_call"]
 RESULT_BYTES = MESSAGE_BYTES
 """How much of a result an activity may answer with: it is in the history twice."""
 
+LONGEST_ERROR = 10_000
+"""Characters of an activity's error that are kept: they are in the history twice."""
+
 _DIED = "TemporalTimeout:Heartbeat"
 _TOOK_LONG = "TemporalTimeout:StartToClose"
 """How a retry policy names the time-outs that it does not retry."""
+
+_WORKER_STOPS = "WorkerShutdown"
+"""The type of the error by which Temporal's SDKs hand back what a worker that stops has not done."""
 
 
 async def run_call(task: ToolTask, call: CallRef, children: Children) -> Wait | None:
@@ -50,7 +57,8 @@ async def run_call(task: ToolTask, call: CallRef, children: Children) -> Wait | 
     except ActivityError as error:
         if not _is(error, TimeoutType.SCHEDULE_TO_START):
             raise
-        answer = _not_begun(call.queue, call.start_timeout)
+        begun = isinstance(error.cause, TimeoutError) and bool(error.cause.last_heartbeat_details)
+        answer = _not_begun(call.queue, call.start_timeout, again=begun)
     else:
         if outcome.child is not None:
             await children.ask(task, call, outcome.child)
@@ -63,17 +71,25 @@ async def run_call(task: ToolTask, call: CallRef, children: Children) -> Wait | 
 
 
 async def _answer(remote: RemoteCall, task: ToolTask, call: CallRef) -> Answer:
-    """What the activity says; it is run again where its worker dies."""
+    """What the activity says; it is run again where its worker dies, or stops."""
     given = _input(remote, task, call)
-    for _ in range(remote.lives):
+    for life in range(remote.lives):
         try:
             return _result(await _run(remote, given, call))
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
-            if not _is(error, TimeoutType.HEARTBEAT):
-                return _failure(error, remote)
+            if not _is_over(error):
+                return _failure(error, remote, again=life > 0)
     return Answer(error=f"The worker died in each of {remote.lives} tries of this call.")
+
+
+def _is_over(error: ActivityError) -> bool:
+    """Whether that try ended with its worker, and not by what the activity did."""
+    if _is(error, TimeoutType.HEARTBEAT):
+        return True
+    stopped = isinstance(error.cause, ApplicationError) and error.cause.type == _WORKER_STOPS
+    return stopped and workflow.patched(HANDED_BACK)
 
 
 def _input(remote: RemoteCall, task: ToolTask, call: CallRef) -> JsonObject:
@@ -103,7 +119,7 @@ async def _run(remote: RemoteCall, given: JsonObject, call: CallRef) -> Payload:
         retry_policy=RetryPolicy(
             maximum_attempts=remote.attempts,
             maximum_interval=timedelta(seconds=30),
-            non_retryable_error_types=[_DIED, _TOOK_LONG],
+            non_retryable_error_types=[_DIED, _TOOK_LONG, _WORKER_STOPS],
         ),
         cancellation_type=ActivityCancellationType.TRY_CANCEL,
         summary=f"tool {call.name}",
@@ -127,24 +143,32 @@ def _result(payload: Payload) -> Answer:
         return Answer(value=json_copy(json.loads(payload.data), "its result"))
     except ValueError:
         return Answer(error="Its result is marked as JSON and cannot be read; the tool must be mended.")
+    except RecursionError:
+        return Answer(error="Its result is nested too deep to be read; the tool must be mended.")
     except InvalidContent as error:
         return Answer(error=f"{error}.")
 
 
-def _failure(error: ActivityError, remote: RemoteCall) -> Answer:
+def _failure(error: ActivityError, remote: RemoteCall, *, again: bool) -> Answer:
     if _is(error, TimeoutType.SCHEDULE_TO_START):
-        return _not_begun(remote.queue, remote.start_timeout)
+        return _not_begun(remote.queue, remote.start_timeout, again=again)
     if _is(error, TimeoutType.START_TO_CLOSE):
         died = "" if remote.heartbeat_timeout else ", or its worker died"
         return Answer(error=f"It took longer than {remote.timeout:g} seconds{died}.")
     cause = error.cause or error
     kind = (isinstance(cause, ApplicationError) and cause.type) or type(cause).__name__
     words = cause.message if isinstance(cause, ApplicationError) else str(cause)
-    return Answer(error=f"{kind}: {words}")
+    told = f"{kind}: {words}"
+    if len(told) > LONGEST_ERROR:
+        told = f"{told[:LONGEST_ERROR]}… ({len(told)} characters in all)"
+    return Answer(error=told)
 
 
-def _not_begun(queue: str | None, seconds: float | None) -> Answer:
-    return Answer(error=f"No worker of the task queue {queue} began it within {seconds or 0:g} seconds.")
+def _not_begun(queue: str | None, seconds: float | None, *, again: bool = False) -> Answer:
+    within = f"of the task queue {queue} began it within {seconds or 0:g} seconds"
+    if again:
+        return Answer(error=f"Its worker was lost, and no other {within}; what it did is not known.")
+    return Answer(error=f"No worker {within}.")
 
 
 def _is(error: ActivityError, kind: TimeoutType) -> bool:

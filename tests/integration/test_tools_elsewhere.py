@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from temporalio import activity
+from temporalio.api.common.v1 import Payload
 from temporalio.client import Client
+from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker
 
@@ -43,6 +45,12 @@ def embed(text: str, context: ToolContext) -> int:
     return len(text)
 
 
+@tool
+async def quit_early(text: str) -> str:
+    """It gives up by the wrong error."""
+    raise asyncio.CancelledError("had enough")
+
+
 @tool(task_queue="nobody", start_timeout=0.2)
 def neglected(text: str) -> str:
     """Nobody serves its queue, and it says how long it waits."""
@@ -67,6 +75,12 @@ def render_briefly(scene: str) -> dict[str, Any]:
     raise AssertionError("it runs elsewhere")
 
 
+@tool(task_queue="foreign", activity="render", heartbeat_timeout=20)
+def render_once(scene: str) -> dict[str, Any]:
+    """It is not run again when it has failed."""
+    raise AssertionError("it runs elsewhere")
+
+
 @tool(task_queue="fragile", activity="render", heartbeat_timeout=2)
 def render_fragile(scene: str) -> dict[str, Any]:
     """Its worker is killed."""
@@ -85,8 +99,8 @@ def render_nowhere(scene: str) -> dict[str, Any]:
     raise AssertionError("it runs nowhere")
 
 
-RENDER: list[Tool] = [render, render_briefly, render_dear, render_fragile, render_nowhere]
-TOOLS: list[Tool] = [embed, neglected, forsaken, *RENDER]
+RENDER: list[Tool] = [render, render_briefly, render_dear, render_fragile, render_nowhere, render_once]
+TOOLS: list[Tool] = [embed, quit_early, neglected, forsaken, *RENDER]
 AGENT = Agent(name="painter", tools=TOOLS, limits=Limits(tool_attempts=2))
 
 
@@ -97,16 +111,22 @@ class Studio:
         self.asked: list[Mapping[str, Any]] = []
         self.running = asyncio.Event()
         self.cancelled = asyncio.Event()
+        self.endless = True
         self.answers: dict[str, Any] = {}
+        self.errors: dict[str, Exception] = {
+            "breaks": ApplicationError("no light", type="TooDark"),
+            "breaks for good": ApplicationError("no lamp", type="NoLamp", non_retryable=True),
+            "rants": ApplicationError('"' * 1_500_000, type="Rant"),
+        }
 
     @activity.defn
     async def render(self, given: dict[str, Any]) -> Any:
         self.asked.append(given)
         self.running.set()
         scene = given["arguments"]["scene"]
-        if scene == "breaks":
-            raise ApplicationError("no light", type="TooDark")
-        if scene == "endless":
+        if scene in self.errors:
+            raise self.errors[scene]
+        if scene == "endless" and self.endless:
             await self._endless()
         if scene == "silent":
             await asyncio.Event().wait()
@@ -191,6 +211,10 @@ async def test_an_activity_of_any_worker_is_handed_json_and_answers_with_json(
         (b"\x89PNG", {"error": "Its result is no JSON but binary/plain; the tool must be mended."}),
         ("\x00", {"error": "its result contains U+0000, which a database cannot hold; remove it."}),
         (
+            RawValue(Payload(metadata={"encoding": b"json/plain"}, data=b"[" * 50_000 + b"]" * 50_000)),
+            {"error": "Its result is nested too deep to be read; the tool must be mended."},
+        ),
+        (
             "x" * RESULT_BYTES,
             {
                 "error": f"Its result has {RESULT_BYTES + 2} bytes; "
@@ -198,7 +222,7 @@ async def test_an_activity_of_any_worker_is_handed_json_and_answers_with_json(
             },
         ),
     ],
-    ids=["nothing", "a list", "bytes", "what no database holds", "too much"],
+    ids=["nothing", "a list", "bytes", "what no database holds", "too deep", "too much"],
 )
 async def test_whatever_it_answers_with_the_turn_goes_on(
     world: World, studio: Studio, answer: Any, told: Json
@@ -225,6 +249,37 @@ async def test_an_error_of_it_is_shown_to_the_model_after_its_retries(world: Wor
     assert await _told(world, call("render", scene="breaks")) == {"error": "TooDark: no light"}
     assert len(studio.asked) == 2
     assert len({each["idempotency_key"] for each in studio.asked}) == 1
+    assert await _told(world, call("render", scene="breaks for good")) == {"error": "NoLamp: no lamp"}
+    assert len(studio.asked) == 3, "it says itself that it need not be run again"
+
+
+async def test_a_tool_that_calls_itself_cancelled_has_failed(world: World) -> None:
+    """Nobody has cancelled it: an await of its own was, and Temporal would take no such failure."""
+    assert await _told(world, call("quit_early", text="a")) == {"error": "CancelledError: had enough"}
+
+
+async def test_an_error_of_many_words_is_cut(world: World, studio: Studio) -> None:
+    told = await _told(world, call("render", scene="rants"))
+    assert told["error"].startswith('Rant: """')
+    assert told["error"].endswith("… (1500006 characters in all)")
+    assert len(told["error"]) < 11_000
+
+
+async def test_a_worker_that_is_asked_to_stop_hands_its_call_to_another(
+    world: World, temporal: TemporalServer
+) -> None:
+    """No failure of the tool either, and as little as a death does it use up a try."""
+    first, second = Studio(), Studio()
+    key = world.key("painter")
+    world.gemini.script(call("render_once", scene="endless"), say("Here."))
+    async with _foreign(temporal, first):
+        asking = asyncio.create_task(world.runner.ask(key, "Render."))
+        await first.running.wait()
+    second.endless = False
+    async with _foreign(temporal, second):
+        assert (await asking).text == "Here."
+    assert _responses(await world.log(key)) == [{"url": "https://pictures/endless"}]
+    assert first.asked == second.asked
 
 
 async def test_a_worker_that_is_killed_in_a_call_leaves_one_response(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import sys
 from typing import Any
 
 import mcp_types as types
 import pytest
+from google.genai import types as genai
+from hypothesis import given
+from hypothesis import strategies as st
 
+from activities import mcp_connection, mcp_servers
 from activities.mcp_connection import Connection
 from activities.mcp_schema import fitted_schema
 from activities.mcp_servers import McpServers
@@ -173,15 +178,97 @@ def test_a_schema_is_made_to_fit() -> None:
     }
 
 
+def test_references_are_followed_wherever_they_point() -> None:
+    schema = {
+        "properties": {
+            "from": {"type": "object", "properties": {"x/y": {"type": "number"}}},
+            "to": {"$ref": "#/properties/from", "description": "where to"},
+            "default": {"$ref": "#/properties/from/properties/x~1y"},
+            "child": {"$ref": "#"},
+            "nothing": {"$ref": "#/$defs/a"},
+        },
+        "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}, "unused": {"$ref": "nowhere"}},
+    }
+    place = {"type": "object", "properties": {"x/y": {"type": "number"}}}
+    properties = {
+        "from": place,
+        "to": {**place, "description": "where to"},
+        "default": {"type": "number"},
+        "child": {"$ref": "#/$defs/root"},
+        "nothing": {},
+    }
+    fitted = fitted_schema(schema, "a tool")
+    assert fitted["properties"] == properties
+    assert fitted["$defs"] == {"root": {"properties": properties}}
+
+
 def test_a_schema_that_cannot_be_followed_is_refused() -> None:
-    for reference in ("#/properties/b", "https://example.com/schema", "#"):
+    for reference in ("#/properties/b", "https://example.com/schema", "#/properties/a/$ref/0"):
         with pytest.raises(InvalidAgent, match=r"refers to .*without="):
             fitted_schema({"properties": {"a": {"$ref": reference}}}, "a tool")
     deep: JsonObject = {}
     for _ in range(40):
         deep = {"type": "object", "properties": {"a": deep}}
-    with pytest.raises(InvalidAgent, match="more than 32 levels"):
+    with pytest.raises(InvalidAgent, match=r"more than 32 levels.*without="):
         fitted_schema(deep, "a tool")
+
+
+def test_a_schema_that_grows_without_end_is_refused() -> None:
+    twice: JsonObject = {"0": {"type": "string"}}
+    for n in range(1, 30):
+        twice[str(n)] = {"properties": {name: {"$ref": f"#/$defs/{n - 1}"} for name in "ab"}}
+    with pytest.raises(InvalidAgent, match=r"more than 250000 characters.*without="):
+        fitted_schema({"properties": {"x": {"$ref": "#/$defs/29"}}, "$defs": twice}, "a tool")
+    for length, why in ((100, "more than 64 levels"), (3_000, "more than 500 definitions")):
+        chain = {str(n): {"items": {"$ref": f"#/$defs/{n + 1}"}} for n in range(length)} | {str(length): {}}
+        with pytest.raises(InvalidAgent, match=rf"{why}.*without="):
+            fitted_schema({"properties": {"x": {"$ref": "#/$defs/0"}}, "$defs": chain}, "a tool")
+    with pytest.raises(InvalidAgent, match="more than 250000 characters"):
+        fitted_schema({"properties": {"x": {"description": "long " * 60_000}}}, "a tool")
+
+
+def test_what_is_no_schema_is_left_out() -> None:
+    odd = {
+        "properties": {
+            "old": {"type": "integer", "exclusiveMinimum": True, "minimum": 0, "required": True},
+            "empty": {"type": "object", "properties": []},
+            "list": [],
+            "wrong": {"type": 5, "enum": "a", "description": ["b"], "anyOf": {}, "$ref": 1, "allOf": 2},
+        },
+        "$defs": [],
+        "required": ["old", 1],
+    }
+    assert fitted_schema(odd, "a tool") == {
+        "type": "object",
+        "properties": {
+            "old": {"type": "integer", "minimum": 0},
+            "empty": {"type": "object"},
+            "list": {},
+            "wrong": {},
+        },
+    }
+
+
+_KEYWORDS = st.sampled_from(
+    "type properties items $ref $defs definitions allOf anyOf oneOf required enum const default description "
+    "minimum exclusiveMinimum additionalProperties a".split()
+)
+_TEXTS = st.sampled_from(["object", "a", "#", "#/$defs/a", "#/properties/a"])
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | _TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYWORDS, inner, max_size=4),
+    max_leaves=30,
+)
+
+
+@given(st.dictionaries(_KEYWORDS, _VALUES, max_size=6))
+def test_whatever_a_server_lists_is_made_to_fit_or_refused(schema: JsonObject) -> None:
+    try:
+        fitted = fitted_schema(schema, "a tool")
+    except InvalidAgent:
+        return
+    genai.FunctionDeclaration(name="a", parameters_json_schema=fitted)
+    assert fitted_schema(fitted, "a tool") == fitted
 
 
 async def test_a_server_that_is_not_there() -> None:
@@ -197,9 +284,77 @@ async def test_a_server_that_is_not_there() -> None:
     await servers.close()
 
 
+async def test_one_that_is_optional_is_not_tried_in_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = 0
+
+    async def tools(connection: Connection, *, refresh: bool = False) -> list[types.Tool]:
+        nonlocal tried
+        tried += 1
+        raise McpUnavailable("away")
+
+    monkeypatch.setattr(Connection, "tools", tools)
+    agent = Agent("helper", tools=[McpServer.stdio("/no/such/program", optional=True)])
+    servers = McpServers()
+    for _ in range(3):
+        assert (await servers.equip(agent)).tools == ()
+        assert (await servers.with_tool(agent, "a")).tools == (), "a call of none is not held up, either"
+    assert tried == 1
+    monkeypatch.setattr(mcp_servers, "AWAY", 0.0)
+    servers = McpServers()
+    for _ in range(2):
+        await servers.equip(agent)
+    assert tried == 3
+
+
+async def test_those_who_wait_for_a_silent_server_wait_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = Connection(McpServer.stdio("sh", ["-c", "while read said; do :; done"], connect_timeout=0.2))
+    started: list[object] = []
+    made = mcp_connection._Held
+
+    def make(*args: Any) -> Any:
+        started.append(args)
+        return made(*args)
+
+    monkeypatch.setattr(mcp_connection, "_Held", make)
+    waiting = [connection.tools() for _ in range(10)] + [connection.call("a", {}, {}) for _ in range(10)]
+    failed = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(each) for each in failed} == {McpUnavailable}
+    assert len(started) == 1
+    with pytest.raises(McpUnavailable):
+        await connection.tools()
+    assert len(started) == 2, "who comes later tries it again"
+
+
+async def test_a_tool_that_two_servers_have_by_now_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model was offered it by one; the other may not ask a person first."""
+    listed = {"a": _listed("pay", "look"), "b": _listed("find")}
+
+    async def tools(connection: Connection, *, refresh: bool = False) -> list[types.Tool]:
+        return listed[connection._server.title]
+
+    monkeypatch.setattr(Connection, "tools", tools)
+    agent = Agent("helper", tools=[McpServer.http("http://a", confirm=True), McpServer.http("http://b")])
+    servers = McpServers()
+    assert (await servers.with_tool(agent, "pay")).tool("pay") is not None
+    listed["b"] = _listed("find", "pay")
+    assert (await servers.with_tool(agent, "pay")).tool("pay") is None
+    assert (await servers.with_tool(agent, "look")).tool("look") is not None
+
+
+def test_what_no_model_takes_is_refused() -> None:
+    many = _listed(*(f"t{n}" for n in range(600)))
+    with pytest.raises(InvalidAgent, match=r"has 600 tools, and a model takes 512.*only="):
+        mcp_tools(SERVER, many, _answer)
+    some = dataclasses.replace(SERVER, only=frozenset({"t1", "t2"}))
+    assert [tool.name for tool in mcp_tools(some, many, _answer)] == ["t1", "t2"]
+    told = types.Tool(name="a", description="word " * 20_000, input_schema={})
+    with pytest.raises(InvalidAgent, match=r"description of 99999 characters.*without="):
+        mcp_tools(SERVER, [told], _answer)
+
+
 async def test_a_server_that_says_nothing_is_given_up() -> None:
-    server = McpServer.stdio("sleep", ["60"], connect_timeout=0.2)
-    with pytest.raises(McpUnavailable, match=r"cannot be reached: no answer within 0.2 seconds"):
+    server = McpServer.stdio("sh", ["-c", "while read said; do :; done"], connect_timeout=0.2)
+    with pytest.raises(McpUnavailable, match=r"'sh' cannot be reached: no answer within 0.2 seconds"):
         await Connection(server).tools()
 
 
