@@ -10,9 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from perdure.errors import EventConflict, SessionExists, VersionMismatch
 from perdure.types import Event, Json, JsonObject, Session, SessionKey
-from storage import log, memory, state
+from storage import log, memory, remembering, state
 from storage.append import append_event, prepared
 from storage.records import same_event
+from storage.remembering import Ready
 from storage.schema import artifacts, epoch_floor, events, sessions
 from storage.schema import state as state_table
 from storage.session_row import LockedSession, insert, lock, must_lock, now
@@ -35,15 +36,15 @@ async def create(
     return row.session(await state.load(conn, key))
 
 
-async def end(conn: AsyncConnection, key: SessionKey, *, remember: bool) -> Session:
-    """See :meth:`storage.sessions.SessionStore.end`."""
+async def end(conn: AsyncConnection, key: SessionKey, *, remember: bool, ready: Ready | None) -> Session:
+    """See :meth:`storage.sessions.SessionStore.end`; ``ready`` is what is left to remember."""
     row = await must_lock(conn, key)
     if row.ended_at is None:
         row.ended_at = now()
         row.epoch += 1
         await row.save(conn)
         if remember:
-            await memory.remember_locked(conn, row)
+            await remembering.rest(conn, row, ready)
     return row.session(await state.load(conn, key))
 
 
