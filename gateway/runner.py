@@ -31,6 +31,7 @@ from gateway.remembering import MemoryOfUsers
 from gateway.schedules import Schedules
 from gateway.served import while_served
 from gateway.typed import typed
+from gateway.users import UsersOfApps
 from gateway.waiting import CARRIED_BYTES, WaitingCall, WaitingCalls
 from perdure.errors import InvalidMessage, TemporalUnavailable
 from perdure.registry import Registry
@@ -88,7 +89,7 @@ async def connect(settings: Settings) -> Client:
     )
 
 
-class Runner(WaitingCalls, MemoryOfUsers, Schedules):
+class Runner(WaitingCalls, MemoryOfUsers, Schedules, UsersOfApps):
     """Talk to sessions.
 
     Args:
