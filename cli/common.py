@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import typer
 
@@ -26,11 +26,13 @@ __all__ = [
     "JsonOption",
     "NotReachable",
     "SessionArgument",
+    "UserArgument",
     "connect",
     "find_settings",
     "open_runner",
     "open_store",
     "session_key",
+    "user_named",
     "without_password",
 ]
 
@@ -44,6 +46,9 @@ DataOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SessionArgument = Annotated[
     str, typer.Argument(metavar="APP/USER/SESSION", help="The session, as list prints it.")
+]
+UserArgument = Annotated[
+    str, typer.Argument(metavar="APP/USER", help="The user of an agent, as a session's first two parts.")
 ]
 
 
@@ -70,6 +75,18 @@ def session_key(text: str) -> SessionKey:
         raise InvalidOption(
             f"{text!r} names no session; it has to be APP/USER/SESSION, as list prints it"
         ) from error
+
+
+def user_named(text: str) -> tuple[str, str]:
+    """The app and the user that ``app/user`` names.
+
+    Raises:
+        InvalidOption: it is not two parts.
+    """
+    parts = [unquote(part) for part in text.split("/")]
+    if len(parts) != 2 or not all(parts):
+        raise InvalidOption(f"{text!r} names no user; it has to be APP/USER, as a session's first two parts")
+    return parts[0], parts[1]
 
 
 @asynccontextmanager

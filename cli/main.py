@@ -12,7 +12,7 @@ import typer
 from pydantic import ValidationError
 
 import perdure
-from cli import chat, cluster, dev, keys, memory, retention, serve, sessions
+from cli import chat, cluster, dev, keys, memory, retention, serve, sessions, users
 from perdure.errors import PerdureError
 
 __all__ = ["app", "run"]
@@ -31,6 +31,7 @@ app.command()(serve.serve)
 app.command()(chat.chat)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(memory.app, name="memory")
+app.add_typer(users.app, name="users")
 app.add_typer(keys.app, name="keys")
 app.add_typer(retention.app, name="retention")
 app.add_typer(cluster.database, name="db")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import asdict
 from typing import Annotated
-from urllib.parse import unquote
 
 import typer
 
@@ -15,12 +14,13 @@ from cli.common import (
     DataOption,
     JsonOption,
     SessionArgument,
+    UserArgument,
     find_settings,
     open_runner,
     open_store,
     session_key,
+    user_named,
 )
-from perdure.errors import InvalidOption
 from perdure.settings import Settings
 from perdure.types import SessionKey
 
@@ -32,10 +32,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-UserArgument = Annotated[
-    str, typer.Argument(metavar="APP/USER", help="The user of an agent, as a session's first two parts.")
-]
-
 
 @app.command()
 def search(
@@ -46,7 +42,7 @@ def search(
     json: JsonOption = False,
 ) -> None:
     """Search a user's memory, best first."""
-    asyncio.run(_search(find_settings(data), *_user(user), query, limit, json=json))
+    asyncio.run(_search(find_settings(data), *user_named(user), query, limit, json=json))
 
 
 @app.command()
@@ -66,18 +62,11 @@ def forget(
 ) -> None:
     """Forget a session, or a user. The sessions themselves stay. Twice is the same as once."""
     settings = find_settings(data)
-    forgotten = session_key(whose) if whose.count("/") == 2 else _user(whose)
+    forgotten = session_key(whose) if whose.count("/") == 2 else user_named(whose)
     if not yes:
         typer.confirm(f"Forget what is remembered of {whose}?", abort=True, err=True)
     count = asyncio.run(_forget(settings, forgotten))
     print(f"{whose} is forgotten; sessions of which there was something: {count}")
-
-
-def _user(text: str) -> tuple[str, str]:
-    parts = [unquote(part) for part in text.split("/")]
-    if len(parts) != 2 or not all(parts):
-        raise InvalidOption(f"{text!r} names no user; it has to be APP/USER, as a session's first two parts")
-    return parts[0], parts[1]
 
 
 async def _search(

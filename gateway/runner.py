@@ -31,6 +31,7 @@ from gateway.remembering import MemoryOfUsers
 from gateway.schedules import Schedules
 from gateway.served import while_served
 from gateway.typed import typed
+from gateway.users import UsersOfApps
 from gateway.waiting import CARRIED_BYTES, WaitingCalls
 from gateway.waiting_lists import WaitingCall
 from perdure.errors import InvalidMessage, TemporalUnavailable
@@ -89,7 +90,7 @@ async def connect(settings: Settings) -> Client:
     )
 
 
-class Runner(WaitingCalls, MemoryOfUsers, Schedules):
+class Runner(WaitingCalls, MemoryOfUsers, Schedules, UsersOfApps):
     """Talk to sessions.
 
     Args:

@@ -35,9 +35,14 @@ DDL = {
 """By dialect. A migration has made the same."""
 
 _FROM = {
+    # OFFSET 0 keeps the planner from turning it round, which it does for many words: it would find the
+    # user's passages, or read everybody's, and cut each one's words anew for each word of the query.
     "postgresql": f"""
   FROM unnest(CAST(:words AS text[]), CAST(:weights AS float8[])) AS w(word, weight)
-  JOIN memory_passages p ON {VECTOR.format(column="p.words")} @@ w.word::tsquery
+ CROSS JOIN LATERAL (
+       SELECT m.id, m.app, m.user_id, m.event_id, m.said_at, m.text FROM memory_passages m
+        WHERE {VECTOR.format(column="m.words")} @@ w.word::tsquery
+       OFFSET 0) AS p
  WHERE p.app = :app AND p.user_id = :user_id""",
     # The order is given: looked up the other way round, each passage would be asked for each word.
     "sqlite": """
@@ -58,12 +63,17 @@ COUNT_WORDS = {
 
 FIND = {
     dialect: text(
-        f"SELECT p.id, sum(w.weight) AS score{_from}"
-        " GROUP BY p.id ORDER BY score DESC, p.id DESC LIMIT :limit"
+        "SELECT max(id) AS id, max(score) AS weight FROM ("
+        f"SELECT p.id, p.event_id, p.said_at, p.text, sum(w.weight) AS score{_from}"
+        " GROUP BY p.id, p.event_id, p.said_at, p.text) AS each"
+        " GROUP BY event_id, said_at, text ORDER BY weight DESC, max(id) DESC LIMIT :limit"
     )
     for dialect, _from in _FROM.items()
 }
-"""The passages in which the words weigh most, the newest first of those that weigh the same."""
+"""The passages in which the words weigh most, the newest first of those that weigh the same.
+
+What a fork and its source have both is one event, and counts once.
+"""
 
 
 def create_full_text(connection: Connection) -> None:

@@ -5,19 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sqlalchemy import delete as delete_from
+from sqlalchemy import select
 from sqlalchemy import update as update_table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from perdure.errors import EventConflict, SessionExists, VersionMismatch
 from perdure.types import Event, Json, JsonObject, Session, SessionKey
-from storage import log, memory, state
+from storage import log, memory, remembering, state
 from storage.append import append_event, prepared
 from storage.records import same_event
+from storage.remembering import Ready
 from storage.schema import artifacts, epoch_floor, events, sessions
 from storage.schema import state as state_table
 from storage.session_row import LockedSession, insert, lock, must_lock, now
 
-__all__ = ["apply_update", "create", "delete", "end", "refuse_moved", "update", "update_event"]
+__all__ = [
+    "apply_update",
+    "create",
+    "delete",
+    "delete_shared",
+    "end",
+    "refuse_moved",
+    "update",
+    "update_event",
+]
 
 
 async def create(
@@ -35,15 +46,15 @@ async def create(
     return row.session(await state.load(conn, key))
 
 
-async def end(conn: AsyncConnection, key: SessionKey, *, remember: bool) -> Session:
-    """See :meth:`storage.sessions.SessionStore.end`."""
+async def end(conn: AsyncConnection, key: SessionKey, *, remember: bool, ready: Ready | None) -> Session:
+    """See :meth:`storage.sessions.SessionStore.end`; ``ready`` is what is left to remember."""
     row = await must_lock(conn, key)
     if row.ended_at is None:
         row.ended_at = now()
         row.epoch += 1
         await row.save(conn)
         if remember:
-            await memory.remember_locked(conn, row)
+            await remembering.rest(conn, row, ready)
     return row.session(await state.load(conn, key))
 
 
@@ -113,6 +124,23 @@ async def delete(conn: AsyncConnection, key: SessionKey) -> bool:
     above = row.epoch + 1
     await conn.execute(update_table(epoch_floor).where(epoch_floor.c.value < above).values(value=above))
     return True
+
+
+async def delete_shared(conn: AsyncConnection, app: str, user_id: str) -> tuple[bool, int, list[str]]:
+    """See :meth:`storage.retention_store.RetentionStore.delete_shared`.
+
+    Returns:
+        Whether there was anything, how many sessions were remembered, and the blobs that were named.
+    """
+    keys = [state_table.c.app == app, state_table.c.user_id == user_id, state_table.c.session_id == ""]
+    # In the order in which appends write them, so that neither waits for the other.
+    await conn.execute(select(state_table.c.key).where(*keys).order_by(state_table.c.key).with_for_update())
+    values = (await conn.execute(delete_from(state_table).where(*keys))).rowcount
+    saved = (artifacts.c.app == app, artifacts.c.user_id == user_id, artifacts.c.session_id == "")
+    files = (await conn.execute(delete_from(artifacts).where(*saved).returning(artifacts.c.blob))).scalars()
+    blobs = sorted(set(files))
+    remembered = await memory.forget_user(conn, app, user_id)
+    return bool(values or blobs or remembered), remembered, blobs
 
 
 async def _let_go(conn: AsyncConnection, key: SessionKey) -> None:

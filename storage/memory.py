@@ -1,8 +1,7 @@
 """What a user's memory holds: the live words of sessions, in passages, a record a session.
 
-A record knows the seq up to which it holds all that is live, so remembering again adds only what
-came since, and done twice it is done once. A rewind takes out, in its own transaction, what is
-live no more. What was remembered belongs to the user: it stays when the session is deleted.
+:mod:`storage.remembering` puts them in. A rewind takes out, in its own transaction, what is live no
+more. What was remembered belongs to the user: it stays when the session is deleted.
 """
 
 from __future__ import annotations
@@ -11,18 +10,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, bindparam, delete, func, select, update
+from sqlalchemy import Row, and_, bindparam, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from perdure.types import Event, Passage, SessionKey
-from storage import log, projection
+from perdure.types import Passage, SessionKey
 from storage.full_text import COUNT_WORDS, FIND, LOOK_UP
-from storage.records import Remembered, owner
-from storage.schema import memories, memory_passages
-from storage.session_row import LockedSession, must_lock, now
-from storage.sql import insert_into
+from storage.records import owner
+from storage.schema import events, memories, memory_passages
+from storage.session_row import LockedSession
 from storage.storable import dumps
-from storage.words import owner_word, passages, words_of
+from storage.words import owner_word, words_of
 
 __all__ = [
     "by_words",
@@ -30,61 +27,57 @@ __all__ = [
     "forget_user",
     "let_go",
     "passages_of",
-    "remember",
-    "remember_locked",
     "take_back",
+    "take_out_the_dead",
 ]
 
 AT_ONCE = 500
-"""Events read, and passages written, by one statement."""
+"""Sessions, or passages, that one statement names."""
 MOST_WORDS = 32
 """Of a query; the rest of it is not looked for."""
 
 _COLUMNS = memory_passages.c
-_RECORD = tuple(memories.c[name] == bindparam(f"b_{name}") for name in ("app", "user_id", "session_id"))
-_PLACES = tuple(_COLUMNS[name] == bindparam(f"b_{name}") for name in ("app", "user_id", "session_id"))
+_OWNER = ("app", "user_id", "session_id")
+_RECORD = tuple(memories.c[name] == bindparam(f"b_{name}") for name in _OWNER)
+_PLACES = tuple(_COLUMNS[name] == bindparam(f"b_{name}") for name in _OWNER)
 _OF_USER = (_COLUMNS.app == bindparam("app"), _COLUMNS.user_id == bindparam("user_id"))
+_OF_SESSIONS = _COLUMNS.session_id.in_(bindparam("gone", expanding=True))
+_ORPHANS = (
+    select(_COLUMNS.id, events.c.seq)
+    .select_from(memories)
+    .join(memory_passages, and_(*(_COLUMNS[name] == memories.c[name] for name in _OWNER)))
+    .join(
+        events,
+        and_(
+            *(events.c[name] == _COLUMNS[name] for name in _OWNER),
+            events.c.event_id == _COLUMNS.event_id,
+            events.c.created_at == _COLUMNS.said_at,
+        ),
+    )
+    .where(*_RECORD, memories.c.upto.is_(None))
+)
 
 
-async def remember(conn: AsyncConnection, key: SessionKey) -> Remembered:
-    """See :meth:`storage.memory_store.MemoryStore.remember`."""
-    return await remember_locked(conn, await must_lock(conn, key))
-
-
-async def remember_locked(conn: AsyncConnection, row: LockedSession) -> Remembered:
-    """The same, of a session that is locked."""
-    mine = _named(row.key)
-    # Locked, so that whoever forgets it at this moment forgets all of it, or nothing.
-    found = (
-        await conn.execute(select(memories.c.upto).where(*_RECORD).with_for_update(), mine)
-    ).one_or_none()
-    known = found.upto if found is not None else None
-    if found is not None and known is None:
-        await conn.execute(delete(memory_passages).where(*_PLACES), mine)  # of a session of this name before
-    added = 0
-    for start in range((known or 0) + 1, row.head + 1, AT_ONCE):
-        spans = projection.clip(row.projection, start, min(start + AT_ONCE, row.head + 1))
-        rows = [
-            values
-            for event in await log.in_spans(conn, row.key, spans, summaries=False)
-            for values in _rows_of(row.key, event)
-        ]
-        if rows:
-            await conn.execute(memory_passages.insert(), rows)
-        added += len(rows)
-    record = {"upto": row.head, "remembered_at": now()}
-    made = insert_into(conn, memories).values(**owner(row.key), **record)
-    if known != row.head:
-        await conn.execute(made.on_conflict_do_update(index_elements=list(owner(row.key)), set_=record))
-    total = select(func.count()).select_from(memory_passages).where(*_PLACES)
-    return Remembered(upto=row.head, added=added, passages=(await conn.execute(total, mine)).scalar_one())
-
-
-async def take_back(conn: AsyncConnection, key: SessionKey, seq: int) -> None:
+async def take_back(conn: AsyncConnection, row: LockedSession, seq: int) -> None:
     """Forget what a locked session said from ``seq`` on: it is live no more, or was not when it was said."""
     kept = update(memories).where(*_RECORD, memories.c.upto >= seq).values(upto=seq - 1)
-    if (await conn.execute(kept, _named(key))).rowcount:
-        await conn.execute(delete(memory_passages).where(*_PLACES, _COLUMNS.seq >= seq), _named(key))
+    if (await conn.execute(kept, _named(row.key))).rowcount:
+        await conn.execute(delete(memory_passages).where(*_PLACES, _COLUMNS.seq >= seq), _named(row.key))
+    else:
+        await take_out_the_dead(conn, row)
+
+
+async def take_out_the_dead(conn: AsyncConnection, row: LockedSession) -> None:
+    """Forget what a locked session has in its log, but not live, and one of its name has remembered.
+
+    That one was deleted; it was the same where an import has brought it back. Their seqs may differ,
+    but an event that was copied has its id and its time.
+    """
+    found = (await conn.execute(_ORPHANS, _named(row.key))).all()
+    dead = [each.id for each in found if not row.is_live(each.seq)]
+    for start in range(0, len(dead), AT_ONCE):
+        gone = delete(memory_passages).where(_COLUMNS.id.in_(dead[start : start + AT_ONCE]))
+        await conn.execute(gone)
 
 
 async def let_go(conn: AsyncConnection, key: SessionKey) -> None:
@@ -98,7 +91,8 @@ async def forget(conn: AsyncConnection, key: SessionKey, seq: int | None) -> boo
         said = delete(memory_passages).where(*_PLACES, _COLUMNS.seq == seq)
         return bool((await conn.execute(said, _named(key))).rowcount)
     gone = await conn.execute(delete(memories).where(*_RECORD), _named(key))
-    await conn.execute(delete(memory_passages).where(*_PLACES), _named(key))
+    if gone.rowcount:  # else there is nothing, or what somebody remembers at this moment
+        await conn.execute(delete(memory_passages).where(*_PLACES), _named(key))
     return bool(gone.rowcount)
 
 
@@ -106,9 +100,13 @@ async def forget_user(conn: AsyncConnection, app: str, user_id: str) -> int:
     """See :meth:`storage.memory_store.MemoryStore.forget_user`."""
     whose = {"app": app, "user_id": user_id}
     records = (memories.c.app == bindparam("app"), memories.c.user_id == bindparam("user_id"))
-    gone = await conn.execute(delete(memories).where(*records), whose)
-    await conn.execute(delete(memory_passages).where(*_OF_USER), whose)
-    return int(gone.rowcount)
+    found = await conn.execute(delete(memories).where(*records).returning(memories.c.session_id), whose)
+    gone = sorted(found.scalars())
+    # Of those alone: what is remembered of another since has a record that says it is there.
+    for start in range(0, len(gone), AT_ONCE):
+        theirs = {**whose, "gone": gone[start : start + AT_ONCE]}
+        await conn.execute(delete(memory_passages).where(*_OF_USER, _OF_SESSIONS), theirs)
+    return len(gone)
 
 
 async def by_words(conn: AsyncConnection, app: str, user_id: str, query: str, limit: int) -> list[int]:
@@ -146,38 +144,6 @@ def _weighed(dialect: str, weights: Mapping[str, float]) -> dict[str, Any]:
     if dialect == "postgresql":
         return {"words": list(weights), "weights": list(weights.values())}
     return {"words": dumps([list(pair) for pair in weights.items()])}
-
-
-def _rows_of(key: SessionKey, event: Event) -> list[dict[str, Any]]:
-    """What is remembered of an event: what a user or an agent said, and nothing that the runtime noted."""
-    if event.author == "perdure" or event.content is None:
-        return []
-    mine = owner_word(key.app, key.user_id)
-    return [
-        {
-            **owner(key),
-            "seq": event.seq,
-            "part": part,
-            "event_id": event.id,
-            "invocation_id": event.invocation_id,
-            "author": event.author,
-            "said_at": event.created_at,
-            "text": passage,
-            "words": " ".join([mine, *words_of(passage)]),
-        }
-        for part, passage in enumerate(passages(_said(event)))
-    ]
-
-
-def _said(event: Event) -> str:
-    """The words of an event; what others put into the log may hold anything."""
-    parts = (event.content or {}).get("parts")
-    texts = [
-        part["text"]
-        for part in (parts if isinstance(parts, list) else ())
-        if isinstance(part, dict) and isinstance(part.get("text"), str) and not part.get("thought")
-    ]
-    return "".join(texts)
 
 
 def _passage_of(row: Row[Any]) -> Passage:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from perdure.errors import InvalidOption
 from perdure.types import Passage, SessionKey
-from storage import memory, vectors
+from storage import memory, remembering, vectors
 from storage.records import Remembered
+from storage.remembering import Added, Part, Ready
 from storage.storable import check_id, check_key
 from storage.store import Confirm, Store
 from storage.words import excerpt, words_of
@@ -23,6 +27,9 @@ CANDIDATES = 50
 """Passages that each way of searching brings, where there are two, or what is asked for if that is more."""
 RANK_OFFSET = 60
 """What makes two middling ranks worth more than one good one; the number that everybody uses."""
+
+Said = tuple[str, datetime, str]
+"""An event's id, its time, and a passage: a fork has what its source said, and it is one thing."""
 
 _log = logging.getLogger("perdure.storage")
 
@@ -44,9 +51,15 @@ class MemoryStore(Store):
         Raises:
             SessionNotFound: there is none.
         """
-        done = await self._write("remember", key, lambda conn: memory.remember(conn, key), confirm=confirm)
-        _log.info("remembered session %s: %d passages, %d of them new", key, done.passages, done.added)
-        return done
+        added = 0
+        while True:
+            ready = await asyncio.to_thread((await self._next_part(key)).prepared)
+            done, passages = await self._remember_part(key, ready, confirm)
+            added += done.added
+            if done.whole:
+                break
+        _log.info("remembered session %s: %d passages, %d of them new", key, passages, added)
+        return Remembered(upto=done.upto, added=added, passages=passages)
 
     async def forget(self, key: SessionKey, *, seq: int | None = None) -> bool:
         """Take a session out of its user's memory, whether there is such a session or not.
@@ -105,21 +118,18 @@ class MemoryStore(Store):
         _check_user(app, user_id)
         if not 0 < limit <= MOST_FOUND:
             raise InvalidOption(f"limit is {limit}; a search gives 1 to {MOST_FOUND} passages")
-        if model is None or near is None:
-            ids = await self._db.read(lambda conn: memory.by_words(conn, app, user_id, query, limit))
-        else:
-            count = max(limit, CANDIDATES)
-            worded = await self._db.read(lambda conn: memory.by_words(conn, app, user_id, query, count))
-            ids = _fused(worded, await self._nearest(app, user_id, model, near, count))[:limit]
+        both = model is not None and near is not None
+        count = max(limit, CANDIDATES) if both else limit
+        ranked = [await self._db.read(lambda conn: memory.by_words(conn, app, user_id, query, count))]
+        if model is not None and near is not None:
+            ranked.append(await self._nearest(app, user_id, model, near, count))
+        ids = {number for each in ranked for number in each}
         if not ids:
             return []
-        found = await self._db.read(lambda conn: memory.passages_of(conn, app, user_id, ids))
+        found = await self._db.read(lambda conn: memory.passages_of(conn, app, user_id, sorted(ids)))
         words = words_of(query)
-        return [
-            replace(found[number], excerpt=excerpt(found[number].text, words))
-            for number in ids
-            if number in found
-        ]
+        best = _fused(found, ranked)[:limit]
+        return [replace(each, excerpt=excerpt(each.text, words)) for each in best]
 
     async def lacking_vectors(self, key: SessionKey, model: str, limit: int) -> list[tuple[int, str]]:
         """The first passages of a session that have no vector of this model: their numbers and texts."""
@@ -138,6 +148,28 @@ class MemoryStore(Store):
         check_key(key)
         await self._db.write(lambda conn: vectors.keep(conn, key, model, found))
 
+    async def _remember_ahead(self, key: SessionKey, confirm: Confirm | None) -> Ready | None:
+        """Remember all but the last part of a session that is to end, and give that; None if it has ended."""
+        while not (part := await self._next_part(key)).ended:
+            ready = await asyncio.to_thread(part.prepared)
+            if ready.is_last:
+                return ready
+            await self._remember_part(key, ready, confirm)
+        return None
+
+    async def _next_part(self, key: SessionKey) -> Part:
+        return await self._read(key, lambda conn: remembering.read_part(conn, key))
+
+    async def _remember_part(
+        self, key: SessionKey, ready: Ready, confirm: Confirm | None
+    ) -> tuple[Added, int]:
+        """Also how many passages there are of the session by then."""
+
+        async def work(conn: AsyncConnection) -> tuple[Added, int]:
+            return await remembering.add(conn, key, ready), await remembering.count(conn, key)
+
+        return await self._write("remember", key, work, confirm=confirm)
+
     async def _nearest(
         self, app: str, user_id: str, model: str, near: Sequence[float], limit: int
     ) -> list[int]:
@@ -148,13 +180,21 @@ class MemoryStore(Store):
         return await asyncio.to_thread(vectors.nearest, stored, near, limit)
 
 
-def _fused(*ranked: Sequence[int]) -> list[int]:
-    """Several rankings as one: by the sum of the reciprocals of the ranks."""
-    scores: dict[int, float] = {}
+def _fused(found: Mapping[int, Passage], ranked: Sequence[Sequence[int]]) -> list[Passage]:
+    """Several rankings as one: by the sum of the reciprocals of the ranks.
+
+    One may have found a fork's copy of what the other has found in its source.
+    """
+    scores: dict[Said, float] = {}
+    of: dict[Said, int] = {}
     for ids in ranked:
         for rank, number in enumerate(ids, 1):
-            scores[number] = scores.get(number, 0.0) + 1 / (RANK_OFFSET + rank)
-    return sorted(scores, key=lambda number: (-scores[number], -number))
+            if (passage := found.get(number)) is not None:  # else it was forgotten, or rewound, meanwhile
+                said = (passage.event_id, passage.said_at, passage.text)
+                scores[said] = scores.get(said, 0.0) + 1 / (RANK_OFFSET + rank)
+                of[said] = max(number, of.get(said, number))
+    best = sorted(scores, key=lambda said: (-scores[said], -of[said]))
+    return [found[of[said]] for said in best]
 
 
 def _check_user(app: str, user_id: str) -> None:

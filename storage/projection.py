@@ -18,6 +18,7 @@ __all__ = [
     "clip",
     "contains",
     "cut",
+    "first",
     "fresh",
     "last",
     "next_live",
@@ -78,6 +79,18 @@ def clip(ranges: Ranges, start: int, stop: int) -> list[Span]:
     """The live spans within ``[start, stop)``, in order, none empty."""
     spans = ((max(_first(r), start), stop if r[1] is None else min(r[1], stop)) for r in ranges)
     return [(a, b) for a, b in spans if a < b]
+
+
+def first(spans: Sequence[Span], count: int) -> list[Span]:
+    """The spans of the first ``count`` seqs, in order."""
+    found: list[Span] = []
+    for start, stop in spans:
+        if count <= 0:
+            break
+        stop = min(stop, start + count)
+        found.append((start, stop))
+        count -= stop - start
+    return found
 
 
 def last(spans: Sequence[Span], count: int) -> list[Span]:

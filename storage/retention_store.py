@@ -51,6 +51,28 @@ class RetentionStore(ArtifactStore):
         """
         return await self._delete(key, None) == "deleted"
 
+    async def delete_shared(self, app: str, user_id: str) -> tuple[bool, int]:
+        """Delete what an app has of a user beside sessions: ``user:`` keys and artifacts, and the memory.
+
+        Also messages that nobody has taken, and all bytes that no session of the user's names.
+
+        Returns:
+            Whether there was anything, and of how many sessions something was remembered.
+        """
+        check_id(app, "the app")
+        check_id(user_id, "the user_id")
+        there, remembered, blobs = await self._db.write(
+            lambda conn: lifecycle.delete_shared(conn, app, user_id)
+        )
+        prefix = prefix_of(SessionKey(app=app, user_id=user_id, session_id=""))
+        try:
+            await self._collect_all(prefix, sorted({*blobs, *await self._blobs.keys(prefix)}))
+        except Exception:  # noqa: BLE001 - as for a session
+            _log.warning("blobs of a user of app %s are left for collect_blobs", app, exc_info=True)
+        if there:
+            _log.info("deleted what sessions of a user of app %s shared", app)
+        return there, remembered
+
     async def delete_expired(self, key: SessionKey, before: datetime) -> Deletion:
         """Delete a session if, under its lock, it still has expired, as :meth:`expired` has it.
 
@@ -142,11 +164,14 @@ class RetentionStore(ArtifactStore):
         if done == "deleted":
             _log.info("deleted session %s", key)
         try:
-            for start in range(0, len(blobs), AT_ONCE):
-                await self._collect(prefix_of(key), blobs[start : start + AT_ONCE], None)
+            await self._collect_all(prefix_of(key), blobs)
         except Exception:  # noqa: BLE001 - the session is deleted whatever becomes of its bytes
             _log.warning("blobs of %s are left for collect_blobs to take", key, exc_info=True)
         return done
+
+    async def _collect_all(self, prefix: str, keys: Sequence[str]) -> None:
+        for start in range(0, len(keys), AT_ONCE):
+            await self._collect(prefix, keys[start : start + AT_ONCE], None)
 
     async def _collect(
         self, prefix: str, keys: Sequence[str], before: datetime | None, dry_run: bool = False

@@ -54,7 +54,7 @@ async def rewind(
     await row.save(conn)
     parted = projection.parting(before_it, row.projection)
     if parted is not None:
-        await memory.take_back(conn, row.key, parted)
+        await memory.take_back(conn, row, parted)
     return Rewound(epoch=row.epoch, event=stored, repeated=False)
 
 

@@ -136,7 +136,7 @@ class SessionStore(
 
         Args:
             key: the session.
-            remember: put what is live into its user's memory, in the same transaction.
+            remember: put what is live into its user's memory; the last of it in the same transaction.
             confirm: as for :meth:`create`.
 
         Returns:
@@ -145,8 +145,12 @@ class SessionStore(
         Raises:
             SessionNotFound: there is none.
         """
+        ready = await self._remember_ahead(key, confirm) if remember else None
         session = await self._write(
-            "end", key, lambda conn: lifecycle.end(conn, key, remember=remember), confirm=confirm
+            "end",
+            key,
+            lambda conn: lifecycle.end(conn, key, remember=remember, ready=ready),
+            confirm=confirm,
         )
         _log.info("ended session %s", key)
         return session

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from perdure.errors import InvalidContent, SessionExists
 from perdure.types import Event, Json, JsonObject, Session, SessionKey, Spent
-from storage import session_row, state
+from storage import memory, session_row, state
 from storage.names import check_name, is_users
 from storage.records import check_event, event_values, owner
 from storage.schema import artifacts, events
@@ -165,6 +165,7 @@ async def write(conn: AsyncConnection, key: SessionKey, read: Reader) -> Session
     await _insert(conn, artifacts, [{**artifact, **mine} for artifact in read.artifacts])
     await state.write_own(conn, key, told["state"])
     await row.write(conn)
+    await memory.take_out_the_dead(conn, row)
     return row.session(await state.load(conn, key))
 
 

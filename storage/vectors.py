@@ -31,12 +31,19 @@ _MINE = (
     _COLUMNS.user_id == bindparam("user_id"),
     _COLUMNS.embedding_model == bindparam("model"),
 )
-_STORED = select(_COLUMNS.id, _COLUMNS.embedding).where(*_MINE).order_by(_COLUMNS.id.desc()).limit(AMONG)
+_STORED = (
+    select(_COLUMNS.id, _COLUMNS.event_id, _COLUMNS.said_at, _COLUMNS.text, _COLUMNS.embedding)
+    .where(*_MINE)
+    .order_by(_COLUMNS.id.desc())
+    .limit(AMONG)
+)
+# What a fork and its source have both is one event, and found once.
 _BY_PGVECTOR = """
-SELECT id FROM memory_passages
+SELECT max(id) AS id FROM memory_passages
  WHERE app = :app AND user_id = :user_id AND embedding_model = :model
- ORDER BY CAST(embedding AS {schema}.vector) OPERATOR({schema}.<=>)
-          CAST(CAST(:near AS real[]) AS {schema}.vector), id DESC
+ GROUP BY event_id, said_at, text
+ ORDER BY min(CAST(embedding AS {schema}.vector) OPERATOR({schema}.<=>)
+              CAST(CAST(:near AS real[]) AS {schema}.vector)), max(id) DESC
  LIMIT :limit"""
 _PGVECTOR = text(
     "SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
@@ -86,8 +93,10 @@ async def stored(
     conn: AsyncConnection, app: str, user_id: str, model: str
 ) -> list[tuple[int, Sequence[float]]]:
     """The newest passages of a user that have a vector of this model: their ids and vectors."""
-    rows = await conn.execute(_STORED, _whose(app, user_id, model))
-    return [(row.id, row.embedding) for row in rows]
+    found: dict[tuple[Any, ...], tuple[int, Sequence[float]]] = {}
+    for row in await conn.execute(_STORED, _whose(app, user_id, model)):
+        found.setdefault((row.event_id, row.said_at, row.text), (row.id, row.embedding))
+    return list(found.values())
 
 
 def nearest(vectors: Sequence[tuple[int, Sequence[float]]], near: Sequence[float], limit: int) -> list[int]:

@@ -20,6 +20,7 @@ from gateway.routes import (
     schedules,
     sessions,
     travel,
+    users,
     waiting,
 )
 
@@ -32,6 +33,7 @@ ROUTERS: Sequence[APIRouter] = (
     manage.router,
     waiting.router,
     memory.router,
+    users.router,
     schedules.router,
     travel.router,
     files.router,

@@ -183,6 +183,16 @@ class AsyncSessions:
         """Delete a session with all that is in it. A running turn is cancelled. No error if there is none."""
         await self._wire.send(calls.delete(SessionKey(app=app, user_id=user_id, session_id=session_id)))
 
+    async def delete_user(self, app: str, user_id: str) -> int:
+        """Delete all that an app has of a user: sessions, ``user:`` keys and files, and the memory.
+
+        Done twice it is the same as once.
+
+        Returns:
+            How many sessions there were.
+        """
+        return await self._wire.send(calls.delete_user(app, user_id))
+
     def _found(self, record: Session) -> AsyncFoundSession:
         return AsyncFoundSession(self._wire, record)
 

@@ -135,6 +135,12 @@ def delete(key: SessionKey) -> Call[None]:
     return Call(method="DELETE", path=session_path(key), parse=_nothing)
 
 
+def delete_user(app: str, user_id: str) -> Call[int]:
+    """The end of all that an app has of a user."""
+    path = app_path(app, f"/users/{step_of(user_id, 'the user')}")
+    return Call(method="DELETE", path=path, parse=lambda reply: int(reply.json()["sessions"]))
+
+
 def update(
     key: SessionKey,
     state: Mapping[str, Json] | None,

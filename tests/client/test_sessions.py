@@ -69,6 +69,18 @@ async def test_it_is_created_got_listed_and_found(face: Face, gateway: Gateway) 
             await found.get()
 
 
+async def test_s22_a_user_is_deleted_and_twice_is_the_same_as_once(client: Any) -> None:
+    user, other = new_user(), new_user()
+    for whose in (user, other):
+        for session_id in ("s1", "s2"):
+            await client.sessions.create("counter", whose, session_id, state={"user:a": 1})
+    assert await client.sessions.delete_user("counter", user) == 2
+    assert await client.sessions.delete_user("counter", user) == 0
+    assert [found async for found in client.sessions.list("counter", user)] == []
+    assert (await client.sessions.create("counter", user, "s1")).state == {}
+    assert (await client.sessions.get("counter", other, "s1")).state == {"user:a": 1}
+
+
 async def test_s12_an_id_that_is_taken_is_a_typed_error(client: Any) -> None:
     user = new_user()
     await client.sessions.create("counter", user, "s1")

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from storage.projection import Projection, clip, contains, cut, fresh, last, next_live, rewound
+from storage.projection import Projection, clip, contains, cut, first, fresh, last, next_live, rewound
 
 
 def live(ranges: Projection, head: int) -> list[int]:
@@ -60,6 +60,13 @@ def test_last_counts_seqs_not_spans() -> None:
     assert last([(1, 4), (7, 9)], 1) == [(8, 9)]
     assert last([(1, 4), (7, 9)], 3) == [(3, 4), (7, 9)]
     assert last([(1, 4), (7, 9)], 99) == [(1, 4), (7, 9)]
+
+
+def test_first_counts_seqs_not_spans() -> None:
+    assert first([(1, 4), (7, 9)], 0) == []
+    assert first([(1, 4), (7, 9)], 1) == [(1, 2)]
+    assert first([(1, 4), (7, 9)], 4) == [(1, 4), (7, 8)]
+    assert first([(1, 4), (7, 9)], 99) == [(1, 4), (7, 9)]
 
 
 def test_clip_and_last_agree_with_counting() -> None:

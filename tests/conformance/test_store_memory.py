@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from dataclasses import replace
 from typing import Any
@@ -11,10 +12,12 @@ import pytest
 
 from perdure.errors import InvalidOption, SessionNotFound
 from perdure.types import SessionKey
+from storage import remembering
 from storage.sessions import SessionStore
+from storage.store import Confirm
 from tests.conformance.conftest import Backend
 from tests.conformance.events import answer, asked, content, event, say, summary, user
-from tests.conformance.watch import statements, stored
+from tests.conformance.watch import Broken, statements, stored, wait_for_a_lock
 
 BOB = SessionKey(app="counter", user_id="bob", session_id="s1")
 
@@ -392,3 +395,184 @@ async def test_another_process_finds_it(backend: Backend, store: SessionStore, k
     await store.remember(key)
     again = await backend.open()
     assert await found(again, key, "red") == ["red"]
+
+
+async def test_what_an_import_brings_back_may_be_rewound(store: SessionStore, key: SessionKey) -> None:
+    """Also while the memory still has what the session of the name, deleted since, had left to it."""
+    await told(store, key, "i1", "red")
+    await told(store, key, "i2", "secret")
+    await store.remember(key)
+    lines = [line async for line in store.export(key)]
+    await store.delete(key)
+    await store.import_session(lines)
+    assert sorted(await found(store, key, "red secret")) == ["red", "secret"]
+    await store.rewind(key, before="i2", request_id="r1")
+    assert await found(store, key, "red secret") == ["red"]
+
+
+async def test_what_was_rewound_elsewhere_goes_with_the_import(store: SessionStore, key: SessionKey) -> None:
+    away = replace(key, session_id="away")
+    await told(store, key, "i1", "red")
+    await told(store, key, "i2", "secret")
+    await store.remember(key)
+    await store.import_session([line async for line in store.export(key)], key=away)
+    await store.delete(key)
+    await store.rewind(away, before="i2", request_id="r1")
+    await store.import_session([line async for line in store.export(away)], key=key)
+    assert await found(store, key, "red secret") == ["red"]
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])
+async def test_a_user_is_forgotten_while_sessions_are_remembered(
+    store: SessionStore, key: SessionKey
+) -> None:
+    """Whole sessions or none of them: what is left of no session keeps it from being remembered again."""
+    other = replace(key, session_id="s2")
+    await told(store, key, "i1", "red")
+    await told(store, other, "i1", "green")
+    await store.remember(key)
+    await told(store, key, "i2", "blue")
+    there, go_on = asyncio.Event(), asyncio.Event()
+
+    async def stand_still() -> None:
+        there.set()
+        await go_on.wait()
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(store.remember(key, confirm=stand_still))
+        await there.wait()
+        forgetting = tasks.create_task(store.forget_user(key.app, key.user_id))
+        await wait_for_a_lock(store)
+        await store.remember(other)
+        go_on.set()
+    assert forgetting.result() == 1
+    await store.remember(other)
+    assert await found(store, other, "red green blue") == ["green"]
+
+
+async def test_a_long_session_is_remembered_part_by_part(
+    store: SessionStore, key: SessionKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No transaction has more than a part, so an append waits for no more than that."""
+    monkeypatch.setattr(remembering, "AT_ONCE", 4)
+    words = [f"word{number}" for number in range(6)]
+    for word in words:
+        await told(store, key, word, word, "-")
+    seen: list[int] = []
+
+    async def count() -> None:
+        seen.append(1)
+
+    done = await store.remember(key, confirm=count)
+    assert (done.upto, done.added, done.passages, len(seen)) == (12, 12, 12, 3)
+    assert sorted(await found(store, key, " ".join(words))) == words
+    assert (await store.remember(key)).added == 0
+
+
+async def test_a_remember_that_dies_between_its_parts_is_finished_by_the_next(
+    store: SessionStore, key: SessionKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembering, "AT_ONCE", 2)
+    for word in ("red", "secret", "blue"):
+        await told(store, key, word, word, "-")
+    with pytest.raises(Broken):
+        await store.remember(key, confirm=_dying_at(2))
+    assert await found(store, key, "red secret blue") == ["red"]
+    await store.rewind(key, before="secret", request_id="r1")
+    await told(store, key, "green", "green", "-")
+    await store.remember(key)
+    assert await found(store, key, "red secret blue green") == ["green", "red"]
+
+
+async def test_what_is_rewound_after_it_was_read_is_not_remembered(
+    store: SessionStore, key: SessionKey
+) -> None:
+    """Passages are made outside the session's lock; under it, it is seen whether they still are live."""
+    await told(store, key, "i1", "red")
+    await told(store, key, "i2", "secret")
+    ready = await store._db.read(lambda conn: remembering.read_part(conn, key))
+    await store.rewind(key, before="i2", request_id="r1")
+    done = await store._db.write(lambda conn: remembering.add(conn, key, ready.prepared()))
+    assert done.whole
+    assert await found(store, key, "red secret") == ["red"]
+
+
+async def test_what_was_read_of_a_session_is_not_remembered_of_its_successor(
+    store: SessionStore, key: SessionKey
+) -> None:
+    await told(store, key, "i1", "red")
+    ready = await store._db.read(lambda conn: remembering.read_part(conn, key))
+    await store.delete(key)
+    await told(store, key, "i1", "green")
+    await store._db.write(lambda conn: remembering.add(conn, key, ready.prepared()))
+    assert await found(store, key, "red green") == ["green"]
+
+
+async def test_a_long_session_ends_with_its_last_part(
+    store: SessionStore, key: SessionKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came before it is put in before, without the session's being ended."""
+    monkeypatch.setattr(remembering, "AT_ONCE", 2)
+    for word in ("red", "green", "blue"):
+        await told(store, key, word, word, "-")
+    with pytest.raises(Broken):
+        await store.end(key, remember=True, confirm=_dying_at(3))
+    assert sorted(await found(store, key, "red green blue")) == ["green", "red"]
+    assert (await store.get(key)).ended_at is None
+    await store.end(key, remember=True)
+    assert sorted(await found(store, key, "red green blue")) == ["blue", "green", "red"]
+    await store.forget(key)
+    await store.end(key, remember=True)
+    assert await found(store, key, "red green blue") == []
+
+
+async def test_what_a_fork_shares_with_its_source_is_found_once(store: SessionStore, key: SessionKey) -> None:
+    await told(store, key, "i1", "the red house", "red it is")
+    await told(store, key, "i2", "red and blue", "-")
+    await store.remember(key)
+    forks = [await store.fork(key, f"fork{number}", before="i2") for number in range(3)]
+    for fork in forks:
+        await told(store, fork.key, "i3", "red and green", "-")
+        await store.remember(fork.key)
+    # Each fork's own is its own; what it has of the source is there once.
+    assert sorted(await found(store, key, "red")) == [
+        *["red and blue", "red and green", "red and green", "red and green"],
+        *["red it is", "the red house"],
+    ]
+    assert len(await found(store, key, "red house", limit=6)) == 6
+    assert (await found(store, key, "red house", limit=6))[0] == "the red house"
+    await store.rewind(forks[2].key, before="i1", request_id="r1")
+    assert (await found(store, key, "house")) == ["the red house"], "as long as one of them has it"
+
+
+async def test_what_a_fork_shares_is_found_once_by_vectors_too(store: SessionStore, key: SessionKey) -> None:
+    await told(store, key, "i1", "a cat", "-")
+    await store.remember(key)
+    fork = await store.fork(key, "fork")
+    await told(store, fork.key, "i2", "a car", "-")
+    await store.remember(fork.key)
+    near = {"a cat": [1.0, 0.1], "a car": [0.5, 1.0], "-": [-1.0, 0.0]}
+
+    async def give(mine: SessionKey) -> None:
+        lacking = await store.lacking_vectors(mine, "m", 10)
+        await store.keep_vectors(mine, "m", [(number, near[text]) for number, text in lacking])
+
+    await give(key)
+    # The words find the fork's, the vectors the source's: it is the same.
+    assert await found(store, key, "cat", model="m", near=[1.0, 0.0], limit=1) == ["a cat"]
+    assert (await found(store, key, "cat", model="m", near=[1.0, 0.0])).count("a cat") == 1
+    await give(fork.key)
+    assert await found(store, key, "kitten", model="m", near=[1.0, 0.0], limit=2) == ["a cat", "a car"]
+
+
+def _dying_at(count: int) -> Confirm:
+    """What lets the transaction of this number be the last one, undone."""
+    left = count
+
+    async def confirm() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise Broken(f"transaction {count}")
+
+    return confirm

@@ -75,7 +75,12 @@ async def test_a_token_reaches_its_own_users_memory_alone(gateway: Gateway) -> N
     key = await told(gateway, "red")
     await gateway.http.post(path_of(key, "/remember"))
     async with gateway.client_of("mallory", app="discreet") as mallory:
-        for method, path in (("GET", memory_of(key) + "?query=red"), ("DELETE", memory_of(key))):
+        user = memory_of(key).removesuffix("/memory")
+        for method, path in (
+            ("GET", memory_of(key) + "?query=red"),
+            ("DELETE", memory_of(key)),
+            ("DELETE", user),
+        ):
             is_problem(await mallory.request(method, path), 403, "forbidden")
         for method, path in (("POST", "/remember"), ("DELETE", "/memory")):
             is_problem(await mallory.request(method, path_of(key, path)), 403, "forbidden")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import func, select
@@ -13,6 +14,7 @@ from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.client import WorkflowExecutionStatus
 
 from cli import sessions as cli
+from cli import users as users_cli
 from gateway import closing
 from gateway.runner import Runner
 from perdure.errors import Busy, SessionNotFound
@@ -266,3 +268,47 @@ async def test_s22_the_command_deletes(world: World, capsys: pytest.CaptureFixtu
     await cli.delete_all(world.runner, [one, two], json=True)
     assert json.loads(capsys.readouterr().out) == {"deleted": [str(two)]}
     assert await rows(world, one) == await rows(world, two) == 0
+
+
+async def test_s22_a_user_goes_with_all_sessions_and_what_they_shared(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also the session whose turn runs, and the one that was deleted before."""
+    key = await talked(world)
+    other = replace(key, user_id=f"{key.user_id} other")
+    for mine in (key, other):
+        await world.store.create(replace(mine, session_id="more"), state={"user:likes": "red"})
+        await world.store.remember(mine if mine is key else replace(mine, session_id="more"))
+    before = replace(key, session_id="before")
+    await world.store.create(before)
+    await world.store.remember(before)
+    await world.runner.delete(before)
+    running = replace(key, session_id="running")
+    turn = await held_turn(world, running, "m1")
+    for told in ({"sessions": 3, "remembered": 2}, {"sessions": 0, "remembered": 0}):
+        await users_cli.delete_user(world.runner, key.app, key.user_id, json=True)
+        assert json.loads(capsys.readouterr().out) == told
+    assert isinstance((await asyncio.gather(turn, return_exceptions=True))[0], object)
+    assert (await world.store.list_sessions(key.app, key.user_id)).sessions == []
+    assert await status(world, running) is WorkflowExecutionStatus.CANCELED
+    assert await world.store._blobs.keys(prefix_of(key)) == []
+    [left] = (await world.store.list_sessions(key.app, other.user_id)).sessions
+    assert (await world.store.get(left.key)).state == {"user:likes": "red"}
+    await answers_as_new(world, key)
+
+
+async def test_s22_a_user_of_whom_the_store_has_nothing_yet(world: World) -> None:
+    """A message waits for its turn, which has not begun."""
+    key = world.key("tester")
+    world.gemini.hang()
+    await world.runner.message(key, "red", message_id="m1")
+    await world.gemini.wait_in_flight()
+    await world.store.delete(key)
+
+    async def is_listed() -> bool:
+        return await world.runner._open_workflows(key.app, key.user_id) == [key]
+
+    await until(is_listed)
+    await world.runner.delete_user(key.app, key.user_id)
+    assert await status(world, key) is WorkflowExecutionStatus.CANCELED
+    world.gemini.release()

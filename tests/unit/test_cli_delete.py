@@ -46,3 +46,18 @@ def test_a_name_that_is_no_session_stops_all(perdure: Run, data: Path) -> None:
     done = perdure("sessions", "delete", "--yes", "counter/ada/one", "nonsense", "--data", str(data))
     assert done.code == 1
     assert "perdure: InvalidOption: 'nonsense' names no session" in done.err
+
+
+def test_a_user_is_not_deleted_without_a_yes(
+    perdure: Run, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    asked = perdure("users", "delete", "counter/ada", "--data", str(data))
+    assert asked.code == 1
+    for words in ("counter/ada", "for ever", "Aborted"):
+        assert words in asked.err
+    told = perdure("users", "delete", "counter/ada", "--yes", "--data", str(data))
+    assert told.code == 1
+    assert "perdure: NotReachable: Temporal does not answer" in told.err
+    wrong = perdure("users", "delete", "--yes", "counter/ada/one", "--data", str(data))
+    assert "perdure: InvalidOption: 'counter/ada/one' names no user" in wrong.err
