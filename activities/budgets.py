@@ -15,7 +15,7 @@ from perdure.budget import dollars
 from perdure.errors import BudgetExceeded
 from perdure.types import NANO, Event, JsonObject, SessionKey, Spent
 from storage.records import Context
-from storage.spending import spent_on
+from storage.spending import counts_of, spent_on
 
 __all__ = [
     "accounted",
@@ -93,12 +93,7 @@ def accounted(agent: Agent, context: Context, event: Event, *, goes_on: bool) ->
     turn, step = spent_in_turn(context, event.invocation_id), spent_on(event)
     meta: JsonObject = {}
     if not goes_on:
-        whole = turn + step
-        meta["turn"] = {
-            "tokens": whole.tokens,
-            "nano_usd": whole.nano_usd,
-            "model_calls": whole.model_calls,
-        }
+        meta["turn"] = counts_of(turn + step)
     if told := _warnings(agent, context.session.spent, turn, step, goes_on=goes_on):
         meta["budget"] = told
     return replace(event, meta={**event.meta, **meta})

@@ -11,9 +11,9 @@ several calls, an agent that was called as a tool, say.
 
 from __future__ import annotations
 
-from perdure.types import Event, Json, Spent
+from perdure.types import Event, Json, JsonObject, Spent
 
-__all__ = ["spent_on"]
+__all__ = ["counts_of", "spent_on"]
 
 _MOST = 2**53
 """A number above it is no count of anything; sums must stay below 2**63."""
@@ -29,6 +29,11 @@ def spent_on(event: Event) -> Spent:
         nano_usd=_count(told.get("nano_usd")),
         model_calls=_count(told.get("model_calls", 1 if usage else 0)),
     )
+
+
+def counts_of(spent: Spent) -> JsonObject:
+    """The same, as an event's meta says it."""
+    return {"tokens": spent.tokens, "nano_usd": spent.nano_usd, "model_calls": spent.model_calls}
 
 
 def _count(number: Json) -> int:
