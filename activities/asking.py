@@ -17,6 +17,7 @@ from activities.fencing import still_wanted
 from activities.prompt import calls_of, model_event_id
 from activities.protocol import Asked, Child, ToolTask, call_id_of
 from activities.runtime import beating, log, session_key, typed_errors
+from activities.waits import parts_of_call_id
 from perdure.agent import Agent
 from perdure.agenttool import REQUEST, AgentTool, child_session_id, lineage
 from perdure.errors import (
@@ -31,6 +32,7 @@ from perdure.logs import words_of
 from perdure.structured import json_of
 from perdure.types import Event, Json, JsonObject, Session, SessionKey, Spent
 from storage.sessions import SessionStore
+from storage.spending import counts_of
 from storage.turns import is_final
 
 __all__ = ["Asking", "AskingActivities", "Said", "rewind_children"]
@@ -93,12 +95,12 @@ class Asking:
 
     async def answer(self, asked: Asked) -> Said:
         """What it answered, from its log."""
-        ended = [event for event in await self._said() if is_final(event)]
         try:
-            spent = (await self._store.get(self._child, max_events=0)).spent
+            session = await self._store.get(self._child)
         except SessionNotFound:
             return Said(error=f"The session of {self._tool.name} was deleted before it had answered.")
-        meta = {"child": self._child.session_id, **_spent_meta(spent)}
+        ended = [event for event in session.events if event.invocation_id == REQUEST and is_final(event)]
+        meta = {"child": self._child.session_id, "spent": counts_of(session.spent)}
         last = ended[-1] if ended else None
         if last is None or last.error is not None or last.meta.get("interrupted"):
             return Said(error=self._why(last, asked), meta=meta)
@@ -106,13 +108,6 @@ class Asking:
             return Said(result={"result": last.text}, meta=meta)
         value = json_of(last.text)
         return Said(result=value if isinstance(value, dict) else {"result": value}, meta=meta)
-
-    async def _said(self) -> list[Event]:
-        try:
-            session = await self._store.get(self._child)
-        except SessionNotFound:
-            return []
-        return [event for event in session.events if event.invocation_id == REQUEST]
 
     def _why(self, last: Event | None, asked: Asked) -> str:
         if last is not None and last.error is not None:
@@ -169,7 +164,7 @@ class AskingActivities:
                 if spent == Spent():
                     return
                 name = f"{task.call_id}:spent"
-                meta = {"child": task.session, **_spent_meta(spent)}
+                meta = {"child": task.session, "spent": counts_of(spent)}
                 event = Event(id=name, invocation_id=name, author="perdure", meta=meta)
                 await self._store.append(key, event, first_wins=True)
             except (SessionNotFound, SessionEnded) as error:
@@ -208,10 +203,5 @@ def _is_of(child: Session, key: SessionKey) -> bool:
 
 def _model_event_of(child: Session) -> str:
     """The id of the answer that asked for the call."""
-    invocation_id, _, place = str(child.metadata["call"]).rpartition(":t")
-    return model_event_id(invocation_id, int(place.partition(".")[0]))
-
-
-def _spent_meta(spent: Spent) -> JsonObject:
-    told = {"tokens": spent.tokens, "nano_usd": spent.nano_usd, "model_calls": spent.model_calls}
-    return {"spent": told}
+    invocation_id, step, _ = parts_of_call_id(str(child.metadata["call"]))
+    return model_event_id(invocation_id, step)

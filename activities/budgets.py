@@ -17,7 +17,7 @@ from perdure.budget import dollars
 from perdure.errors import BudgetExceeded, SessionEnded, SessionNotFound
 from perdure.types import NANO, Event, Json, JsonObject, Session, SessionKey, Spent
 from storage.sessions import Context, SessionStore
-from storage.spending import spent_on, tokens_of
+from storage.spending import counts_of, spent_on, tokens_of
 
 __all__ = [
     "accounted",
@@ -97,12 +97,7 @@ def accounted(agent: Agent, context: Context, event: Event, *, goes_on: bool) ->
     turn, step = spent_in_turn(context, event.invocation_id), spent_on(event)
     meta: JsonObject = {}
     if not goes_on:
-        whole = turn + step
-        meta["turn"] = {
-            "tokens": whole.tokens,
-            "nano_usd": whole.nano_usd,
-            "model_calls": whole.model_calls,
-        }
+        meta["turn"] = counts_of(turn + step)
     if told := _warnings(agent, context.session.spent, turn, step, goes_on=goes_on):
         meta["budget"] = told
     return replace(event, meta={**event.meta, **meta})

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from perdure.types import Event, Json, Spent
+from perdure.types import Event, Json, JsonObject, Spent
 
-__all__ = ["spent_on", "tokens_of"]
+__all__ = ["counts_of", "spent_on", "tokens_of"]
 
 _PARTS = ("promptTokenCount", "toolUsePromptTokenCount", "candidatesTokenCount", "thoughtsTokenCount")
 _MOST = 2**53
@@ -38,6 +38,11 @@ def tokens_of(usage: Mapping[str, Json]) -> int:
     """The tokens of a model call: its own count of them, or the sum of the parts where it gives no total."""
     total = _count(usage.get("totalTokenCount"))
     return total or sum(_count(usage.get(name)) for name in _PARTS)
+
+
+def counts_of(spent: Spent) -> JsonObject:
+    """The same, as an event's meta says it."""
+    return {"tokens": spent.tokens, "nano_usd": spent.nano_usd, "model_calls": spent.model_calls}
 
 
 def _count(number: Json) -> int:

@@ -250,8 +250,26 @@ def test_what_is_no_schema_is_left_out() -> None:
 
 
 _KEYWORDS = st.sampled_from(
-    "type properties items $ref $defs definitions allOf anyOf oneOf required enum const default description "
-    "minimum exclusiveMinimum additionalProperties a".split()
+    [
+        "type",
+        "properties",
+        "items",
+        "$ref",
+        "$defs",
+        "definitions",
+        "allOf",
+        "anyOf",
+        "oneOf",
+        "required",
+        "enum",
+        "const",
+        "default",
+        "description",
+        "minimum",
+        "exclusiveMinimum",
+        "additionalProperties",
+        "a",
+    ]
 )
 _TEXTS = st.sampled_from(["object", "a", "#", "#/$defs/a", "#/properties/a"])
 _VALUES = st.recursive(
