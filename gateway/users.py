@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from temporalio.client import Client
 
-from gateway.waiting import quoted
+from gateway.waiting_lists import quoted
 from perdure import searchattributes
 from perdure.types import SessionKey
 from storage.sessions import SessionStore

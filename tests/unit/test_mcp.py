@@ -250,26 +250,8 @@ def test_what_is_no_schema_is_left_out() -> None:
 
 
 _KEYWORDS = st.sampled_from(
-    [
-        "type",
-        "properties",
-        "items",
-        "$ref",
-        "$defs",
-        "definitions",
-        "allOf",
-        "anyOf",
-        "oneOf",
-        "required",
-        "enum",
-        "const",
-        "default",
-        "description",
-        "minimum",
-        "exclusiveMinimum",
-        "additionalProperties",
-        "a",
-    ]
+    "type properties items $ref $defs definitions allOf anyOf oneOf required enum const default description "
+    "minimum exclusiveMinimum additionalProperties a".split()
 )
 _TEXTS = st.sampled_from(["object", "a", "#", "#/$defs/a", "#/properties/a"])
 _VALUES = st.recursive(
