@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.plain_http import trust_nobody
 
@@ -21,8 +22,11 @@ FIRST = ("soak", "integration", "acceptance", "adk", "typescript", "client", "ga
 
 
 def pytest_configure() -> None:
-    """Before the first client is made."""
+    """Before the first client is made, and before the first test is read."""
     trust_nobody()
+    # How long something takes on a machine with other work says nothing about the code.
+    settings.register_profile("perdure", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("perdure")
 
 
 @pytest.hookimpl(wrapper=True)

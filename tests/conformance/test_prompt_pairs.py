@@ -40,7 +40,6 @@ def explore(runner: asyncio.Runner, stage: Stage) -> None:
 
     @settings(
         max_examples=25,
-        deadline=None,
         database=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )

@@ -515,7 +515,7 @@ class Story(Log):
 MOVES = ["talk", "work", "join", "run", "cancel", "wait", "resume", "give_up", "note", "compact", "compact"]
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(st.lists(st.tuples(st.sampled_from(MOVES), st.integers(1, 3)), min_size=1, max_size=25))
 def test_s40_s41_random_logs(moves: list[tuple[str, int]]) -> None:
     Story([*moves, ("compact", 1), ("talk", 1), ("compact", 2)])
