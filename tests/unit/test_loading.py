@@ -22,7 +22,7 @@ def test_no_garbage_is_looked_for_meanwhile_and_again_afterwards() -> None:
     frozen = gc.get_freeze_count()
     with loading():
         assert not gc.isenabled()
-        kept = [[] for _ in range(1000)]
+        kept: list[list[int]] = [[] for _ in range(1000)]
     assert gc.isenabled()
     assert gc.get_freeze_count() >= frozen + len(kept)
 
