@@ -8,6 +8,8 @@ import pytest
 from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 
+from examples import counter
+from perdure import Agent, Limits
 from perdure.errors import (
     Busy,
     InvalidContent,
@@ -20,8 +22,15 @@ from perdure.errors import (
 )
 from perdure.testing import call, say
 from perdure.types import SessionKey
-from tests.integration.agents import gate
+from tests.integration.agents import AGENTS, gate
 from tests.integration.harness import World, until
+
+IMPATIENT = Agent(name="impatient", instruction="Listen.", limits=Limits(model_timeout=1, model_attempts=3))
+
+
+@pytest.fixture
+def agents() -> list[Agent]:
+    return [counter.agent, *AGENTS, IMPATIENT]
 
 
 async def usable(world: World, key: SessionKey) -> None:
@@ -182,7 +191,7 @@ async def test_a_tool_that_is_retried(sqlite_world: World) -> None:
 
 async def test_a_model_that_never_answers(sqlite_world: World) -> None:
     world = sqlite_world
-    key = world.key("tester")
+    key = world.key("impatient")
     world.gemini.hang(times=3)
     answer = await world.runner.ask(key, "hello?")
     assert answer.status == "failed"
