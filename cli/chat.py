@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cli.common import DEFAULT_DATA, DataOption, find_settings
+from perdure.loading import loading
 from perdure.types import SessionKey
 
 __all__ = ["chat"]
@@ -20,7 +21,8 @@ def chat(
     data: DataOption = DEFAULT_DATA,
 ) -> None:
     """Talk to an agent, also while a turn runs. Ctrl-C cancels what was said; /help lists the commands."""
-    from cli.conversation import converse
+    with loading():
+        from cli.conversation import converse
 
     key = SessionKey(app=app, user_id=user, session_id=session)
     converse(find_settings(data), key, reopen=reopen)

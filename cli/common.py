@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 import typer
 
 from perdure.errors import InvalidOption, PerdureError, StorageUnavailable
+from perdure.loading import loading
 from perdure.settings import Settings
 from perdure.types import SessionKey
 
@@ -96,7 +97,8 @@ async def open_store(settings: Settings, *, migrate: bool = False) -> AsyncItera
     Raises:
         NotReachable: there is no database, or it does not answer.
     """
-    from gateway import opening
+    with loading():
+        from gateway import opening
 
     if not migrate:
         _check_file(settings.database_url)
@@ -131,7 +133,8 @@ async def open_runner(settings: Settings) -> AsyncIterator[Runner]:
     Raises:
         NotReachable: the database or Temporal does not answer.
     """
-    from gateway.runner import Runner
+    with loading():
+        from gateway.runner import Runner
 
     async with open_store(settings) as store:
         yield Runner(await connect(settings), store, task_queue=settings.task_queue)
@@ -143,8 +146,9 @@ async def connect(settings: Settings) -> Client:
     Raises:
         NotReachable: Temporal does not answer.
     """
-    from cli.quiet import quiet
-    from gateway import runner
+    with loading():
+        from cli.quiet import quiet
+        from gateway import runner
 
     quiet()
     try:

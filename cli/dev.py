@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.common import DEFAULT_DATA, DataOption, NotReachable, connect, without_password
+from perdure.loading import loading
 from perdure.settings import Settings
 
 if TYPE_CHECKING:
@@ -43,9 +44,10 @@ def dev(
     What dies is started again. Ctrl-C stops it; twice stops it at once. The next run on the same
     folder goes on where this one was.
     """
-    from cli.quiet import quiet
-    from embedded.stack import Stack
-    from perdure.registry import load_agents
+    with loading():
+        from cli.quiet import quiet
+        from embedded.stack import Stack
+        from perdure.registry import load_agents
 
     quiet()
     agents = list(load_agents(specs))
@@ -82,7 +84,8 @@ def worker(
     if check:
         asyncio.run(_check(settings))
         return
-    import worker as process
+    with loading():
+        import worker as process
 
     process.main(settings)
 

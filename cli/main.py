@@ -14,6 +14,7 @@ from pydantic import ValidationError
 import perdure
 from cli import chat, cluster, dev, keys, memory, retention, serve, sessions, users
 from perdure.errors import PerdureError
+from perdure.loading import loading
 
 __all__ = ["app", "run"]
 
@@ -48,8 +49,9 @@ def demo(
     ] = None,
 ) -> None:
     """Play the story of a session that survives: kills, rewinds, compaction, restarts."""
-    from cli import demo as story
-    from cli.quiet import quiet
+    with loading():
+        from cli import demo as story
+        from cli.quiet import quiet
 
     quiet()
     story.run(keep=keep, data=data)

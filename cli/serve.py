@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from perdure.loading import loading
 from perdure.settings import Settings
 
 __all__ = ["serve"]
@@ -25,7 +26,8 @@ def serve(
     Its tokens come from perdure keys, or are JWTs. With SQLite it runs in the worker instead, which
     perdure dev starts: give the worker PERDURE_GATEWAY_ADDRESS.
     """
-    from gateway import serving
+    with loading():
+        from gateway import serving
 
     update: dict[str, object] = {}
     if address is not None:

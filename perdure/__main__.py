@@ -11,6 +11,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from perdure.loading import loading
+
 __all__ = ["main"]
 
 
@@ -19,7 +21,8 @@ def main() -> None:
     package = Path(__file__).resolve().parent
     installed = package / "_runtime"
     sys.path.insert(0, str(installed if installed.is_dir() else package.parent))
-    from cli.main import run
+    with loading():
+        from cli.main import run
 
     sys.exit(run())
 

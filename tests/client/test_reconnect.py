@@ -26,7 +26,7 @@ async def test_one_client_follows_more_sessions_than_a_pool_has_connections(
     key = sqlite_gateway.key()
     await sqlite_gateway.world.store.create(key)
     await sqlite_gateway.world.store.append(key, note(1))
-    client = kind(sqlite_gateway.url, sqlite_gateway.tokens.give(), timeout=5, patience=0)
+    client = kind(sqlite_gateway.url, sqlite_gateway.tokens.give(), timeout=30, patience=0)
     session = client.session(key.app, key.user_id, key.session_id)
     streams = [session.follow() for _ in range(105)]
     try:

@@ -10,7 +10,8 @@ from storage.sessions import SessionStore
 from tests.conformance.conftest import BACKENDS, NewDatabase
 from tests.conformance.soak import explore
 
-STEPS = {"memory": 7_000, "sqlite": 1_500, "postgres": 1_500}
+STEPS = {"memory": 6_000, "sqlite": 2_000, "postgres": 2_000}
+"""Whole seeds, of :data:`~tests.conformance.soak.STEPS_A_SEED` steps each."""
 FIRST_SEEDS = {"memory": 1_000_000, "sqlite": 2_000_000, "postgres": 3_000_000}
 
 

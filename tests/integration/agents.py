@@ -129,7 +129,7 @@ AGENTS = [
         name="tester",
         instruction="Do what you are told. Mood: {mood?}.",
         tools=[explode, big, add, add_parallel, wait_at_gate, save, not_json, flaky, slow],
-        limits=Limits(steps=6, model_timeout=2, model_attempts=3),
+        limits=Limits(steps=6, model_attempts=3),
     ),
     Agent(name="needy", instruction="Speak to {name}."),
 ]

@@ -12,6 +12,7 @@ import pytest_asyncio
 from embedded.postgres import PostgresServer
 from embedded.temporal import TemporalServer
 from examples import counter
+from perdure import Agent
 from storage.sessions import SessionStore
 from tests.integration.agents import AGENTS
 from tests.integration.harness import World, open_world
@@ -55,17 +56,25 @@ def store(request: pytest.FixtureRequest) -> SessionStore:
     return found
 
 
+@pytest.fixture
+def agents() -> list[Agent]:
+    """Whom a world serves; a file that wants others has a fixture of this name."""
+    return [counter.agent, *AGENTS]
+
+
 @pytest_asyncio.fixture
-async def world(temporal: TemporalServer, store: SessionStore) -> AsyncIterator[World]:
+async def world(temporal: TemporalServer, store: SessionStore, agents: list[Agent]) -> AsyncIterator[World]:
     """Perdure, once on SQLite and once on Postgres."""
-    async with open_world(temporal.address, store, [counter.agent, *AGENTS]) as opened:
+    async with open_world(temporal.address, store, agents) as opened:
         yield opened
 
 
 @pytest_asyncio.fixture
-async def sqlite_world(temporal: TemporalServer, sqlite_store: SessionStore) -> AsyncIterator[World]:
+async def sqlite_world(
+    temporal: TemporalServer, sqlite_store: SessionStore, agents: list[Agent]
+) -> AsyncIterator[World]:
     """Perdure on SQLite, for what does not depend on the database."""
-    async with open_world(temporal.address, sqlite_store, [counter.agent, *AGENTS]) as opened:
+    async with open_world(temporal.address, sqlite_store, agents) as opened:
         yield opened
 
 

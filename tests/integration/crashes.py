@@ -62,7 +62,7 @@ starting = asyncio.Semaphore(2)
 """Starts at a time: with more, workers that run would starve, and miss their heartbeats."""
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["__main__", "tests.integration.crashes", "worker"])
+_forks.set_forkserver_preload(["__main__", "tests.integration.crashes", "worker", "tests.integration.warmed"])
 
 fork = _forks.Process
 """A process that has everything imported, not started yet: ``fork(target=…, args=(…), daemon=True)``."""

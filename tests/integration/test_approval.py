@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from functools import partial
 
 import pytest
-import pytest_asyncio
 from temporalio.client import WorkflowUpdateFailedError
 
 from activities.failures import perdure_error
-from embedded.temporal import TemporalServer
+from perdure import Agent
 from perdure.errors import AlreadySettled, CallNotFound, InvalidMessage, SessionNotFound
 from perdure.testing import call, say
 from perdure.types import SessionKey
-from storage.sessions import SessionStore
 from tests.integration.agents import gate
-from tests.integration.harness import World, open_world, until
+from tests.integration.harness import World, until
 from tests.integration.waiting_agents import WAITING_AGENTS
 from tests.integration.waiting_turns import TRANSFER, made, parked, response, response_event
 
 
-@pytest_asyncio.fixture
-async def world(temporal: TemporalServer, store: SessionStore) -> AsyncIterator[World]:
-    async with open_world(temporal.address, store, WAITING_AGENTS) as opened:
-        yield opened
-
-
-@pytest_asyncio.fixture
-async def sqlite_world(temporal: TemporalServer, sqlite_store: SessionStore) -> AsyncIterator[World]:
-    async with open_world(temporal.address, sqlite_store, WAITING_AGENTS) as opened:
-        yield opened
+@pytest.fixture
+def agents() -> list[Agent]:
+    return WAITING_AGENTS
 
 
 async def test_a_yes_runs_the_call_once(world: World) -> None:

@@ -42,7 +42,7 @@ TOKENS = 4_000
 
 BOUNDED = [
     Agent(name="thrifty", tools=[add], limits=Limits(tokens=TOKENS)),
-    Agent(name="hurried", tools=[wait_at_gate], limits=Limits(turn_timeout=2, model_timeout=60)),
+    Agent(name="hurried", tools=[wait_at_gate], limits=Limits(turn_timeout=4, model_timeout=60)),
     Agent(name="brief", tools=[add], limits=Limits(steps=2)),
     Agent(name="crowded", tools=[wait_in_crowd, add]),
 ]
@@ -246,7 +246,7 @@ async def test_a_turn_that_sits_in_a_tool_ends_when_its_time_is_up(world: World)
     assert [event.id for event in log] == ["m1:user", "m1:m1", "m1:end"]
     assert log[-1].error is not None
     assert log[-1].error["type"] == "LimitExceeded"
-    assert "limit of 2 seconds" in log[-1].error["message"]
+    assert "limit of 4 seconds" in log[-1].error["message"]
     gate.open.set()  # what the tool still writes is refused
     status = await world.runner.status(key)
     assert (status.status, status.doing) == ("error", None)

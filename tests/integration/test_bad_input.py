@@ -10,6 +10,8 @@ from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 
 from activities.tool_artifacts import CallArtifacts
+from examples import counter
+from perdure import Agent, Limits
 from perdure.errors import (
     Busy,
     InvalidContent,
@@ -24,8 +26,15 @@ from perdure.testing import call, say
 from perdure.types import SessionKey
 from storage.artifacts import DELETED
 from storage.sessions import SessionStore
-from tests.integration.agents import gate
+from tests.integration.agents import AGENTS, gate
 from tests.integration.harness import World, until
+
+IMPATIENT = Agent(name="impatient", instruction="Listen.", limits=Limits(model_timeout=1, model_attempts=3))
+
+
+@pytest.fixture
+def agents() -> list[Agent]:
+    return [counter.agent, *AGENTS, IMPATIENT]
 
 
 async def usable(world: World, key: SessionKey) -> None:
@@ -193,7 +202,7 @@ async def test_a_tool_that_is_retried(sqlite_world: World) -> None:
 
 async def test_a_model_that_never_answers(sqlite_world: World) -> None:
     world = sqlite_world
-    key = world.key("tester")
+    key = world.key("impatient")
     world.gemini.hang(times=3)
     answer = await world.runner.ask(key, "hello?")
     assert answer.status == "failed"

@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from temporalio.client import WorkflowUpdateFailedError
 
-from embedded.temporal import TemporalServer
 from gateway.runner import Answer, Said
+from perdure import Agent
 from perdure.errors import EventConflict, InvalidMessage, InvocationNotFound, InvocationRewound
 from perdure.testing import call, say
 from perdure.types import During, Event, JsonObject, SessionKey
-from storage.sessions import SessionStore
 from tests.integration.agents import gate
-from tests.integration.harness import World, open_world, until
+from tests.integration.harness import World, until
 from tests.integration.waiting_agents import WAITING_AGENTS
 
 
@@ -28,16 +25,9 @@ def _fresh_gate() -> None:
     gate.reset()
 
 
-@pytest_asyncio.fixture
-async def world(temporal: TemporalServer, store: SessionStore) -> AsyncIterator[World]:
-    async with open_world(temporal.address, store, WAITING_AGENTS) as opened:
-        yield opened
-
-
-@pytest_asyncio.fixture
-async def sqlite_world(temporal: TemporalServer, sqlite_store: SessionStore) -> AsyncIterator[World]:
-    async with open_world(temporal.address, sqlite_store, WAITING_AGENTS) as opened:
-        yield opened
+@pytest.fixture
+def agents() -> list[Agent]:
+    return WAITING_AGENTS
 
 
 def asked(world: World, key: SessionKey, message_id: str, **said: Any) -> asyncio.Task[Answer]:

@@ -40,7 +40,7 @@ from perdure.types import SessionKey
 from storage.sessions import SessionStore
 from tests.histories.record import FOLDER, recorded
 from tests.integration.agents import AGENTS, gate
-from tests.integration.harness import until
+from tests.integration.harness import RESTRICTIONS, until
 from tests.integration.upgraded import PATCH, PatchedSession, UnpatchedSession
 from workflows.retention import Retention
 from workflows.schedule import ScheduledMessage
@@ -103,7 +103,7 @@ class Site:
                 Registry(AGENTS),
                 gemini,
                 settings,
-                workflow_runner=SandboxedWorkflowRunner(),
+                workflow_runner=SandboxedWorkflowRunner(restrictions=RESTRICTIONS),
             )
         try:
             async with made:
@@ -306,7 +306,7 @@ async def _replay(file: Path, workflow: type[AgentSession]) -> None:
     started = history["events"][0]["workflowExecutionStartedEventAttributes"]
     replayer = Replayer(
         workflows=[workflow, Retention, ScheduledMessage],
-        workflow_runner=SandboxedWorkflowRunner(),
+        workflow_runner=SandboxedWorkflowRunner(restrictions=RESTRICTIONS),
         data_converter=data_converter,
         build_id="replay",
     )

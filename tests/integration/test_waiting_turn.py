@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import nullcontext
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from temporalio.api.enums.v1 import EventType
 
-from embedded.temporal import TemporalServer
+from perdure import Agent
 from perdure.errors import AlreadySettled, CallNotFound, InvocationNotFound, SessionNotFound
 from perdure.testing import call, say
-from storage.sessions import SessionStore
 from tests.integration.agents import gate
-from tests.integration.harness import World, open_world, until
+from tests.integration.harness import World, until
 from tests.integration.waiting_agents import WAITING_AGENTS
 from tests.integration.waiting_turns import TRANSFER, made, parked
 
 
-@pytest_asyncio.fixture
-async def world(temporal: TemporalServer, store: SessionStore) -> AsyncIterator[World]:
-    async with open_world(temporal.address, store, WAITING_AGENTS) as opened:
-        yield opened
-
-
-@pytest_asyncio.fixture
-async def sqlite_world(temporal: TemporalServer, sqlite_store: SessionStore) -> AsyncIterator[World]:
-    async with open_world(temporal.address, sqlite_store, WAITING_AGENTS) as opened:
-        yield opened
+@pytest.fixture
+def agents() -> list[Agent]:
+    return WAITING_AGENTS
 
 
 async def test_messages_queue_behind_a_turn_that_waits(sqlite_world: World) -> None:
