@@ -145,6 +145,8 @@ class ModelActivities:
                 event = await self._step(key, agent, task, epoch, context, attempts)
             outcome = _outcome(epoch, agent, event, inline=task.inline)
             more: JsonObject = {"model": agent.model} if task.step == 1 else {}
+            if task.step == 1 and agent.budget is not None:
+                more["budget"] = agent.budget.bounds
             if taken:
                 more["taken"] = taken
             if not goes_on(event) and _compaction_due(agent, context, event):

@@ -84,6 +84,7 @@ async def test_a_session_that_had_its_model_calls_is_refused_by_type_and_lives(
     assert log[-1].id == "m2:end"
     status = await world.runner.status(key)
     assert (status.status, status.warning) == ("error", "the session has used 4 of its 5 model calls")
+    assert status.budget == {"steps": 5}
     await world.runner.rewind(key, "m1")
     third = await world.runner.ask(key, "again", message_id="m3")
     assert third.failure is not None, "what was rewound was paid for"
