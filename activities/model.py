@@ -40,7 +40,7 @@ from activities.prices import check_prices
 from activities.prompt import calls_of, model_event_id
 from activities.protocol import CALL_MODEL, TOOL_SECONDS, CallRef, Failure, ModelOutcome, ModelTask
 from activities.room import Room
-from activities.runtime import Attempts, beating, is_called_off, log, session_key, typed_errors
+from activities.runtime import Attempts, beating, log, session_key, typed_errors
 from activities.shortening import Shortener, still_too_long
 from activities.windows import compaction_due
 from perdure.agent import Agent
@@ -145,6 +145,8 @@ class ModelActivities:
                 event = await self._step(key, agent, task, epoch, context, attempts)
             outcome = _outcome(epoch, agent, event, inline=task.inline)
             more: JsonObject = {"model": agent.model} if task.step == 1 else {}
+            if task.step == 1 and agent.budget is not None:
+                more["budget"] = agent.budget.bounds
             if taken:
                 more["taken"] = taken
             if not goes_on(event) and _compaction_due(agent, context, event):
@@ -189,9 +191,8 @@ class ModelActivities:
         except StaleEpoch:
             raise
         except asyncio.CancelledError:
-            if is_called_off():  # no attempt comes after this one
-                name = f"{model_event_id(task.invocation_id, task.step)}:spent"
-                await count_in_vain(self._store, key, context.session, name, attempts.lost)
+            name = f"{model_event_id(task.invocation_id, task.step)}:spent{activity.info().attempt}"
+            await count_in_vain(self._store, key, context.session, name, attempts.lost_for_good)
             raise
         except ModelUnavailable as error:
             if attempts.count < agent.limits.model_attempts:

@@ -146,6 +146,8 @@ class ModelOutcome(Record):
     """The same in money, in billionths of a US dollar, where the price is known."""
     warning: str | None = None
     """What is nearly spent of the agent's budget."""
+    budget: dict[str, float] | None = None
+    """What that allows, with the first step of a turn: what people see beside what is spent."""
     mend: bool = False
     """The answer is none, and the model is to mend it: the turn goes on with the next step."""
     turn_timeout: float | None = None

@@ -26,7 +26,6 @@ __all__ = [
     "WORKER_STOPS",
     "Attempts",
     "beating",
-    "is_called_off",
     "log",
     "session_key",
     "typed_errors",
@@ -105,12 +104,6 @@ def typed_errors(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R
     return wrapped
 
 
-def is_called_off() -> bool:
-    """Whether the running activity was cancelled because nobody wants it any more."""
-    details = activity.cancellation_details() if activity.in_activity() else None
-    return details is not None and details.cancel_requested
-
-
 def _worker_stops() -> bool:
     """Whether the running activity was cancelled because its worker stops."""
     details = activity.cancellation_details() if activity.in_activity() else None
@@ -131,6 +124,7 @@ class Attempts:
         lost = [*details[3:5], 0, 0]
         self.lost = Spent(tokens=lost[0], nano_usd=lost[1])
         """What tries without an answer have taken all the same."""
+        self._lost_before = self.lost
         self.count = self._before = details[0] if details else 0
         self._untold = 0 if details else info.attempt - 1
         self.unforeseen = details[1] if len(details) > 1 else 0
@@ -162,6 +156,20 @@ class Attempts:
         """Count no try of this attempt: it was not the model or the tool that ended it."""
         self.count = self._before
         self.beat()
+
+    @property
+    def lost_for_good(self) -> Spent:
+        """What of it no attempt after this one counts, now that this one is cancelled.
+
+        That is all where the call was cancelled. Where this attempt is not waited for any more, since its
+        workflow is closed or another has taken over, it is what this one has taken.
+        """
+        details = activity.cancellation_details()
+        if details is None or not (details.cancel_requested or details.not_found or details.timed_out):
+            return Spent()
+        before = Spent() if details.cancel_requested else self._lost_before
+        tokens, nano_usd = self.lost.tokens - before.tokens, self.lost.nano_usd - before.nano_usd
+        return Spent(tokens=tokens, nano_usd=nano_usd)
 
     def fail(self, error: Exception) -> None:
         """The attempt ends in an error.

@@ -342,8 +342,9 @@ class Chat:
 
 
 def is_answer(event: Event) -> bool:
-    """Whether the event is words for the user, and not a call, a result or the runtime's own record."""
-    if event.author in ("user", "perdure"):
+    """Whether the event is words for the user, and not a call, a result, an answer that is to be mended, or
+    the runtime's own record."""
+    if event.author in ("user", "perdure") or "repair" in event.meta:
         return False
     parts = (event.content or {}).get("parts") or ()
     return not any("functionCall" in part or "functionResponse" in part for part in parts)

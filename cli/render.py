@@ -49,6 +49,8 @@ def describe(event: Event) -> Iterator[str]:
     else:
         for part in (event.content or {}).get("parts") or ():
             yield from _part(part)
+    if "repair" in event.meta:
+        yield "(does not fit the schema, and is to be mended)"
     for name, version in event.artifact_delta.items():
         yield f"saved {name}, version {version}"
     if event.error is not None:

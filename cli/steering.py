@@ -91,6 +91,14 @@ def _told(answer: Answer) -> dict[str, object]:
         "seq": answer.seq,
         "text": answer.text,
     }
+    if answer.output is not None:
+        told["output"] = answer.output
+    if answer.spent is not None:
+        told["spent"] = {
+            "tokens": answer.spent.tokens,
+            "usd": answer.spent.usd,
+            "model_calls": answer.spent.model_calls,
+        }
     if answer.failure is not None:
         told["failure"] = answer.failure.model_dump()
     if answer.waiting:

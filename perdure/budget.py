@@ -86,6 +86,12 @@ class Budget:
             )
 
     @property
+    def bounds(self) -> dict[str, float]:
+        """What it bounds, by name."""
+        given = {name: getattr(self, name) for name in ("tokens", "money", "steps", "turn_money")}
+        return {name: bound for name, bound in given.items() if bound is not None}
+
+    @property
     def in_money(self) -> bool:
         """Whether it bounds money, and prices have to be known."""
         return self.money is not None or self.turn_money is not None

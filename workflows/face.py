@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey
@@ -52,8 +52,10 @@ def details(status: Status, steps: Iterable[str]) -> str:
     ]
     if status.turn_tokens:
         lines.append(f"- **This turn** {status.turn_tokens:,} tokens{_money(status.turn_usd)}")
+    if status.budget:
+        lines.append(f"- **Budget** {', '.join(_bounds(status.budget))}")
     if status.warning:
-        lines.append(f"- **Budget**: {status.warning}")
+        lines.append(f"- **Nearly spent**: {status.warning}")
     if status.refused:
         ids = ", ".join(f"`{one}`" for one in status.refused_ids)
         lines.append(f"- **Refused**, the inbox being full, {_count(status.refused, 'message')}; last {ids}")
@@ -78,6 +80,14 @@ def _headline(status: Status) -> str:
 
 def _money(amount: float) -> str:
     return f", {dollars(amount)}" if amount else ""
+
+
+def _bounds(budget: Mapping[str, float]) -> Iterator[str]:
+    for name, bound in budget.items():
+        if name in ("money", "turn_money"):
+            yield dollars(bound) + (" a turn" if name == "turn_money" else "")
+        else:
+            yield f"{bound:,.0f} {'model calls' if name == 'steps' else name}"
 
 
 def _progress(waiting: Waiting) -> str:

@@ -229,6 +229,7 @@ class Carry(Record):
     tokens: int = 0
     nano_usd: int = 0
     warning: str | None = None
+    budget: dict[str, float] | None = None
     rewinds: int = 0
     status: str = "open"
     model: str | None = None
@@ -279,6 +280,8 @@ class Status(Record):
     turn_usd: float = 0.0
     warning: str | None = None
     """What was nearly spent of the agent's budget when the model answered last."""
+    budget: dict[str, float] | None = None
+    """What that allows: ``tokens``, ``money`` and ``steps`` of the session, ``turn_money``."""
     rewinds: int = 0
     compacting: bool = False
     last_error: Failure | None = None

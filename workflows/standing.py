@@ -139,6 +139,11 @@ class Standing:
         if warning is not None or (anew and self.totals.warning is not None):
             self.totals = self.totals.model_copy(update={"warning": warning})
 
+    def bound(self, budget: dict[str, float] | None) -> None:
+        """What the agent's budget allows, as the turn that runs has found it."""
+        if budget != self.totals.budget:
+            self.totals = self.totals.model_copy(update={"budget": budget})
+
     def set_status(self, status: str, failure: Failure | None = None) -> None:
         """Change the status, and the last error where there is a new one."""
         if failure is not None:

@@ -34,6 +34,9 @@ class Watcher(Protocol):
     def warned(self, warning: str | None, *, anew: bool) -> None:
         """What of the agent's budget is nearly spent, after a step; the first of a turn says it anew."""
 
+    def bounded(self, budget: dict[str, float] | None) -> None:
+        """What the agent's budget allows, if it has one."""
+
     async def give_up(self, turn: Turn, failure: Failure, reason: str) -> None:
         """It is to be ended, by this failure."""
 
@@ -201,7 +204,10 @@ class Turn:
         self.tokens += outcome.tokens
         self.nano_usd += outcome.nano_usd
         if not outcome.repeated:
-            self._watcher.warned(outcome.warning, anew=self.model_calls == 1)
+            first = self.model_calls == 1
+            self._watcher.warned(outcome.warning, anew=first)
+            if first:
+                self._watcher.bounded(outcome.budget)
         self.compact = outcome.compact
         self.repeated = outcome.repeated
         if outcome.turn_timeout is not None:

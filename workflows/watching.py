@@ -48,6 +48,10 @@ class Watching:
         """What of the agent's budget is nearly spent."""
         self._standing.warn(warning, anew=anew)
 
+    def bounded(self, budget: dict[str, float] | None) -> None:
+        """What the agent's budget allows."""
+        self._standing.bound(budget)
+
     def joining(self) -> Sequence[Item]:
         """What joins the turn with its next step."""
         return self._standing.inbox.offer()

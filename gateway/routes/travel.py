@@ -45,6 +45,10 @@ class WorkBody(Record):
     turn_tokens: int = Field(description="Of the turn that runs, so far.")
     turn_usd: float
     warning: str | None = Field(default=None, description="What of the agent's budget is nearly spent.")
+    budget: dict[str, float] | None = Field(
+        default=None,
+        description="What that allows: `tokens`, `money` and `steps` of the session, `turn_money`.",
+    )
     rewinds: int
     compacting: bool
     last_error: dict[str, Any] | None = None
@@ -175,6 +179,7 @@ def _work(status: Work) -> JsonObject:
         "turnTokens": status.turn_tokens,
         "turnUsd": status.turn_usd,
         "warning": status.warning,
+        "budget": status.budget,
         "rewinds": status.rewinds,
         "compacting": status.compacting,
     }

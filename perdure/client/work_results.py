@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from perdure.types import NANO, JsonObject, Spent
@@ -39,6 +40,8 @@ class Work:
     turn_usd: float
     warning: str | None
     """What of the agent's budget is nearly spent."""
+    budget: Mapping[str, float]
+    """What that allows: ``tokens``, ``money`` (US dollars) and ``steps`` of the session, ``turn_money``."""
     rewinds: int
     compacting: bool
     last_error: Failure | None
@@ -61,6 +64,7 @@ def work_of(data: JsonObject) -> Work:
         turn_tokens=data["turnTokens"],
         turn_usd=data["turnUsd"],
         warning=data.get("warning"),
+        budget=data.get("budget") or {},
         rewinds=data["rewinds"],
         compacting=data["compacting"],
         last_error=failure_of(data.get("lastError")),

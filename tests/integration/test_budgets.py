@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from temporalio.client import WorkflowUpdateFailedError
 
 from activities import gemini
 from activities.prices import nano_usd
@@ -84,6 +85,7 @@ async def test_a_session_that_had_its_model_calls_is_refused_by_type_and_lives(
     assert log[-1].id == "m2:end"
     status = await world.runner.status(key)
     assert (status.status, status.warning) == ("error", "the session has used 4 of its 5 model calls")
+    assert status.budget == {"steps": 5}
     await world.runner.rewind(key, "m1")
     third = await world.runner.ask(key, "again", message_id="m3")
     assert third.failure is not None, "what was rewound was paid for"
@@ -201,8 +203,9 @@ async def test_tries_that_gave_no_answer_took_their_tokens_all_the_same(world: W
     assert (await world.session(key)).spent == of_log(await world.log(key))
 
 
+@pytest.mark.parametrize("how", ["cancel", "terminate"])
 async def test_what_a_cancelled_call_took_is_counted_as_far_as_the_server_had_said(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     streamed = asyncio.Event()
     monkeypatch.setattr(gemini, "reach", lambda name: streamed.set())
@@ -210,9 +213,14 @@ async def test_what_a_cancelled_call_took_is_counted_as_far_as_the_server_had_sa
     world.gemini.hang(after=1)
     turn = asyncio.create_task(world.runner.ask(key, "word " * 50, message_id="m1"))
     await asyncio.wait_for(streamed.wait(), 20)
-    await world.runner.cancel(key)
-    assert (await turn).status == "cancelled"
-    counted = await noted(world, key, "m1:m1:spent")
+    if how == "cancel":
+        await world.runner.cancel(key)
+        assert (await turn).status == "cancelled"
+    else:
+        await world.handle(key).terminate()
+        with pytest.raises(WorkflowUpdateFailedError):
+            await turn
+    counted = await noted(world, key, "m1:m1:spent1")
     assert spent_on(counted).tokens >= 50
     assert spent_on(counted).nano_usd > 0
     session = await world.session(key)

@@ -13,10 +13,10 @@ import pytest_asyncio
 from activities.runtime import HEARTBEAT_EVERY, HEARTBEAT_HELD
 from embedded.temporal import TemporalServer
 from perdure import Agent, ToolContext, tool
-from perdure.testing import call
+from perdure.testing import call, say
 from perdure.types import SessionKey
 from storage.sessions import SessionStore
-from tests.integration.harness import World, open_world
+from tests.integration.harness import World, open_world, until
 from workflows.calls import HEARTBEAT
 
 PATIENCE = 30
@@ -58,6 +58,12 @@ def looks(context: ToolContext) -> str:
     return "too late to be used"
 
 
+@tool(task_queue="a-queue-that-nobody-serves")
+def paints() -> str:
+    """Paint where nobody is."""
+    return "never"
+
+
 @pytest.fixture(autouse=True)
 def _fresh_work() -> None:
     work.__init__()  # type: ignore[misc]  # a fresh start is the constructor's
@@ -65,7 +71,7 @@ def _fresh_work() -> None:
 
 @pytest_asyncio.fixture
 async def world(temporal: TemporalServer, sqlite_store: SessionStore) -> AsyncIterator[World]:
-    agent = Agent(name="worker", tools=[awaits, looks])
+    agent = Agent(name="worker", tools=[awaits, looks, paints])
     async with open_world(temporal.address, sqlite_store, [agent]) as opened:
         yield opened
 
@@ -110,6 +116,28 @@ async def test_a_tool_hears_that_its_turn_is_over(world: World, name: str, how: 
         await is_cancelled(world, key, turn)
     assert getattr(await turn, "status", None) == "cancelled"
     assert (await world.session(key)).state == {}
+
+
+@pytest.mark.parametrize("what", ["the model, after a minute", "a worker of another queue"])
+async def test_a_turn_that_waits_to_try_is_over_at_once(world: World, what: str) -> None:
+    key = world.key("worker")
+    if what == "a worker of another queue":
+        world.gemini.script(call("paints"))
+    else:
+        world.gemini.fail(429, retry_after=60)
+    turn = asyncio.create_task(world.runner.ask(key, "go", message_id="m1"))
+    await world.gemini.wait_for_requests(1)
+
+    async def held_up() -> bool:
+        return (await world.runner.status(key)).held_up is not None
+
+    await until(held_up)
+    await world.runner.cancel(key)
+    await asyncio.wait_for(is_cancelled(world, key, turn), PATIENCE)
+    world.gemini.clear()
+    world.gemini.script(say("next"))
+    assert (await world.runner.ask(key, "go on")).text == "next"
+    assert len(world.gemini.model_calls()) == 2
 
 
 def test_a_cancel_is_to_be_felt_within_two_seconds() -> None:

@@ -32,6 +32,7 @@ async def test_a_message_is_sent_joins_and_interrupts(here: Here, perdure: Comma
     code, out, _ = await perdure("send", str(key), "And this.", "--id", "m3", "--json")
     told = json.loads(out)
     assert (code, told["invocation_id"], told["status"], told["text"]) == (0, "m2", "answered", "both done")
+    assert told["spent"]["model_calls"] == 2
     world.gemini.script(call("transfer", to="ann", amount=5), say("instead"))
     code, out, _ = await perdure("send", str(key), "Pay.", "--id", "m4")
     assert out.startswith("turn m4: waiting, approval of transfer since 20")

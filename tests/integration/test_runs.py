@@ -9,10 +9,11 @@ import pytest
 import pytest_asyncio
 
 from embedded.temporal import TemporalServer
+from perdure import Agent, Budget
 from perdure.testing import call, say
 from perdure.types import SessionKey
 from storage.sessions import SessionStore
-from tests.integration.agents import AGENTS, gate
+from tests.integration.agents import AGENTS, add, gate
 from tests.integration.harness import World, open_world, until
 
 
@@ -103,6 +104,32 @@ async def test_s63_a_message_resent_after_continue_as_new(hasty_world: World) ->
     await until(renewed)
     assert await world.runner.ask(key, "hello", message_id="m1") == first
     assert (await world.runner.status(key)).epoch == epoch, "carried over: no run took the session over"
+
+
+async def test_what_was_spent_is_carried_over_and_stops_in_a_later_run(
+    hasty_temporal: TemporalServer, sqlite_store: SessionStore
+) -> None:
+    budget = Budget(steps=14, money=5.0, warn_at=0.9)
+    agent = Agent(name="thrifty", tools=[add], budget=budget)
+    async with open_world(hasty_temporal.address, sqlite_store, [agent]) as world:
+        key = world.key("thrifty")
+        world.gemini.script(call("add", name="n"), say("counted"))
+        for n in range(13):
+            assert (await world.runner.ask(key, f"number {n}")).status == "answered"
+
+        async def renewed() -> bool:
+            return await runs_of(world, key) >= 2
+
+        await until(renewed)
+        spent, status = (await world.session(key)).spent, await world.runner.status(key)
+        assert (status.model_calls, status.tokens, status.usd) == (14, spent.tokens, spent.usd)
+        assert spent.model_calls == 14
+        assert (status.budget, status.tool_calls) == ({"steps": 14, "money": 5.0}, 1)
+        assert status.warning == "the session has used 14 of its 14 model calls"
+        assert status.usd > 0
+        refused = await world.runner.ask(key, "one more")
+        assert refused.failure is not None
+        assert refused.failure.type == "BudgetExceeded"
 
 
 async def measure(world: World, key: SessionKey) -> tuple[int, int]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 from pydantic import BaseModel, Field
 
+from cli.conversation import Chat
 from embedded.temporal import TemporalServer
 from examples import report
 from perdure import Agent, Budget, Compaction, Limits
@@ -87,6 +89,14 @@ async def test_one_that_does_not_is_mended_once(world: World) -> None:
     assert (status.model_calls, status.turns) == (3, 2)
     history = [event async for event in world.handle(key).fetch_history_events()]
     assert "Ulm" not in str(history)
+
+
+async def test_a_person_sees_which_answer_counts(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.gemini.script(say(BAD), say(GOOD))
+    await Chat(world.runner, world.key("city")).say("Which city?")
+    bad, why, good = capsys.readouterr().out.splitlines()
+    assert (bad, good) == (f"  {BAD}", GOOD)
+    assert why == "  (does not fit the schema, and is to be mended)"
 
 
 async def test_the_second_ends_the_turn_by_type_and_the_session_lives(world: World) -> None:

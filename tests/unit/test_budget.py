@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import math
 import socket
-from datetime import date
+from datetime import UTC, date, datetime
 from enum import Enum
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, Field, RootModel, field_validator
 
+from activities.budgets import accounted, check_session_budget, check_turn_budget, is_used_up
+from activities.limits import check_limits
 from activities.prices import nano_usd
-from perdure import Agent, Budget, Price
+from activities.protocol import ModelTask
+from perdure import Agent, Budget, Limits, Price
 from perdure.budget import dollars
-from perdure.errors import BudgetExceeded, InvalidAgent, InvalidAnswer, error_of
+from perdure.errors import BudgetExceeded, InvalidAgent, InvalidAnswer, LimitExceeded, error_of
 from perdure.structured import json_of, what_is_wrong
+from perdure.types import Event, Session, SessionKey, Spent
+from storage.records import Context
 from storage.spending import tokens_of
 
+SESSION = SessionKey(app="bounded", user_id="ada", session_id="main")
+BOUNDED = Agent(name="bounded", budget=Budget(tokens=100, money=0.5, steps=10, turn_money=0.25, warn_at=0.8))
 PRICED = Agent(name="priced", budget=Budget(prices={"mine": Price(input=2, output=10, cached=0.5)}))
 FLASH = "gemini-3-flash-preview"
 
@@ -44,6 +51,62 @@ def test_budgets_are_checked(arguments: dict[str, Any], message: str) -> None:
 def test_prices_are_checked(arguments: dict[str, Any]) -> None:
     with pytest.raises(InvalidAgent, match="US dollars for a million tokens, 0 or more"):
         Price(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("inside", "used_up", "named"),
+    [
+        (Spent(tokens=99), Spent(tokens=100), "raise tokens"),
+        (Spent(nano_usd=499_999_999), Spent(nano_usd=500_000_000), "raise money"),
+        (Spent(model_calls=9), Spent(model_calls=10), "raise steps"),
+    ],
+)
+def test_a_session_is_stopped_exactly_at_its_bounds(inside: Spent, used_up: Spent, named: str) -> None:
+    check_session_budget(SESSION, BOUNDED, inside)
+    assert not is_used_up(BOUNDED, inside)
+    with pytest.raises(BudgetExceeded, match=named):
+        check_session_budget(SESSION, BOUNDED, used_up)
+    assert is_used_up(BOUNDED, used_up)
+
+
+def test_a_turn_is_stopped_exactly_at_its_bounds() -> None:
+    check_turn_budget(BOUNDED, "m1", Spent(nano_usd=249_999_999))
+    with pytest.raises(BudgetExceeded, match="raise turn_money"):
+        check_turn_budget(BOUNDED, "m1", Spent(nano_usd=250_000_000))
+    limits = Limits(steps=3, tokens=50)
+    check_limits(limits, ModelTask(invocation_id="m1", step=3), Spent(tokens=49))
+    with pytest.raises(LimitExceeded, match="3 model calls"):
+        check_limits(limits, ModelTask(invocation_id="m1", step=4), Spent(tokens=49))
+    with pytest.raises(LimitExceeded, match="its limit is 50"):
+        check_limits(limits, ModelTask(invocation_id="m1", step=3), Spent(tokens=50))
+
+
+@pytest.mark.parametrize(
+    ("before", "took", "warned"),
+    [
+        (0, 79, False),
+        (0, 80, True),
+        (79, 1, True),
+        (80, 1, True),  # the first call of a turn says so again
+    ],
+)
+def test_a_warning_comes_exactly_at_its_share(before: int, took: int, warned: bool) -> None:
+    now = datetime.now(UTC)
+    session = Session(
+        key=SESSION,
+        version=1,
+        epoch=1,
+        head=1,
+        projection=[[1, None]],
+        created_at=now,
+        updated_at=now,
+        spent=Spent(tokens=before),
+    )
+    answer = Event(
+        id="m1:m1", invocation_id="m1", author="bounded", usage={"totalTokenCount": took}, meta={"step": 1}
+    )
+    said = accounted(BOUNDED, Context(session=session, summary=None, events=[]), answer, goes_on=False)
+    assert ("budget" in said.meta) == warned
 
 
 def test_a_price_of_ones_own_goes_first_and_knows_the_cache() -> None:

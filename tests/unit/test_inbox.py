@@ -98,7 +98,10 @@ def test_the_details_tell_what_was_spent() -> None:
     )
     assert "- **Tokens** 1,450, $0.000875\n" in shown
     assert "- **This turn** 120 tokens, $0.0001\n" in shown
-    assert shown.endswith("- **Budget**: the session has used 4 of its 5 model calls")
+    assert shown.endswith("- **Nearly spent**: the session has used 4 of its 5 model calls")
+    budget = {"tokens": 20_000, "money": 5.0, "steps": 5, "turn_money": 0.25}
+    bounded = details(Status(status="open", budget=budget), [])
+    assert bounded.endswith("- **Budget** 20,000 tokens, $5.00, 5 model calls, $0.25 a turn")
     plain = details(Status(status="open"), [])
     assert ("This turn" in plain, "Budget" in plain, "- **Tokens** 0\n" in plain) == (False, False, True)
 
