@@ -188,10 +188,7 @@ async def run_worker(settings: Settings) -> None:
     client = await connect(settings)
     await _check_search_attributes(client, settings)
     store = await open_store(settings)
-    gemini = Gemini(
-        base_url=settings.model_base_url,
-        api_key=settings.gemini_api_key.get_secret_value() if settings.gemini_api_key else None,
-    )
+    gemini = Gemini.of(settings)
     threads = ThreadPoolExecutor(settings.max_concurrent_tools, thread_name_prefix=TOOL_THREADS)
     servers = McpServers()
     stop = _until_asked_to_stop()

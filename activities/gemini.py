@@ -30,6 +30,7 @@ from activities.model_errors import REFUSED_FINISHES, refused_finish, sort_error
 from activities.model_wire import Reading, Wire
 from perdure.crashpoints import reach
 from perdure.errors import ModelError, ModelRefused, ModelUnavailable
+from perdure.settings import Settings
 from perdure.types import JsonObject
 
 __all__ = ["Answer", "Gemini", "recording_transport"]
@@ -95,6 +96,12 @@ class Gemini:
         self._transport = transport
         self._client: genai.Client | None = None
         self._http: _HttpClient | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Gemini:
+        """The client that the settings name."""
+        key = settings.gemini_api_key
+        return cls(settings.model_base_url, key.get_secret_value() if key else None)
 
     async def generate(
         self,

@@ -79,10 +79,7 @@ class MemoryOfUsers:
 @asynccontextmanager
 async def open_memories(settings: Settings, store: SessionStore, agents: Registry) -> AsyncIterator[Memories]:
     """The memory of these agents' users, searched by meaning where an agent has an embedding model."""
-    gemini = Gemini(
-        base_url=settings.model_base_url,
-        api_key=settings.gemini_api_key.get_secret_value() if settings.gemini_api_key else None,
-    )
+    gemini = Gemini.of(settings)
     try:
         yield Memories(store, agents, gemini)
     finally:

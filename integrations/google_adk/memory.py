@@ -2,8 +2,9 @@
 
 The sessions are in the store already, so adding one takes what is live there, and not the copy
 that the caller holds: what was rewound is in no memory. Adding it again adds what came since.
-Deltas of events and memories written by hand are not taken: there would be no session that a
-rewind could take them out of.
+Deltas of events and memories written by hand are not taken (``NotImplementedError``, as the base class
+has it): a record holds all that is live up to a place in the log, and the rest belongs to no session that
+a rewind could take it out of.
 """
 
 from __future__ import annotations
@@ -68,19 +69,24 @@ class PerdureMemoryService(BaseMemoryService):
         return SearchMemoryResponse(memories=[_entry(passage) for passage in found])
 
     async def delete_memory(self, *, app_name: str, user_id: str, memory_id: str | None = None) -> None:
-        """Forget what one event said, by the id of a memory that a search gave; or all of a user's.
+        """Forget what one event said, by the id of a memory that a search gave.
 
         Raises:
-            InvalidOption: that is the id of no memory.
+            InvalidOption: that is the id of no memory, or none at all: no slip forgets everything.
         """
-        store = await self._connection.store()
-        if memory_id is None:
-            await store.forget_user(app_name, user_id)
-            return
-        session_id, _, seq = memory_id.rpartition("/")
+        session_id, _, seq = (memory_id or "").rpartition("/")
         if not session_id or not seq.isdecimal():
-            raise InvalidOption(f"{memory_id!r} is the id of no memory; give one that a search gave")
+            raise InvalidOption(
+                f"{memory_id!r} is the id of no memory; give one that a search gave, "
+                "or call forget_user() to forget all of a user's"
+            )
+        store = await self._connection.store()
         await store.forget(key_of(app_name, user_id, unquote(session_id)), seq=int(seq))
+
+    async def forget_user(self, *, app_name: str, user_id: str) -> None:
+        """Forget all of a user's. google-adk has no such method; the sessions stay as they are."""
+        store = await self._connection.store()
+        await store.forget_user(app_name, user_id)
 
     async def close(self) -> None:
         """Close the store that was opened for this event loop."""

@@ -13,17 +13,13 @@ from perdure.errors import AlreadySettled, CallNotFound
 from perdure.testing import call, say
 from storage.sessions import SessionStore
 from tests.client.faces import Face
-from tests.gateway.harness import Gateway, open_gateway
-from tests.integration.harness import open_world
+from tests.gateway.harness import Gateway, open_gateway_of
 from tests.integration.waiting_agents import WAITING_AGENTS
 
 
 @pytest_asyncio.fixture
 async def opened(temporal: TemporalServer, sqlite_store: SessionStore) -> AsyncIterator[Gateway]:
-    async with (
-        open_world(temporal.address, sqlite_store, WAITING_AGENTS) as world,
-        open_gateway(world, agents=WAITING_AGENTS) as gateway,
-    ):
+    async with open_gateway_of(WAITING_AGENTS, temporal, sqlite_store) as gateway:
         yield gateway
 
 

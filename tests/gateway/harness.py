@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 from fastapi import FastAPI
 
+from embedded.temporal import TemporalServer
 from examples import counter
 from gateway.access import Access
 from gateway.app import create_app
@@ -20,10 +21,11 @@ from gateway.services import GatewayOptions
 from perdure import Agent
 from perdure.registry import Registry
 from perdure.types import SessionKey
+from storage.sessions import SessionStore
 from tests.integration.agents import AGENTS
-from tests.integration.harness import World
+from tests.integration.harness import World, open_world
 
-__all__ = ["Gateway", "Tokens", "open_gateway", "path_of"]
+__all__ = ["Gateway", "Tokens", "open_gateway", "open_gateway_of", "path_of"]
 
 
 @dataclass
@@ -89,3 +91,15 @@ async def open_gateway(
         headers = {"authorization": f"Bearer {tokens.give()}"}
         async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=60, trust_env=False) as http:
             yield Gateway(url, app, world, tokens, http)
+
+
+@asynccontextmanager
+async def open_gateway_of(
+    agents: Sequence[Agent], temporal: TemporalServer, store: SessionStore
+) -> AsyncIterator[Gateway]:
+    """A gateway, and a worker for these agents behind it."""
+    async with (
+        open_world(temporal.address, store, agents) as world,
+        open_gateway(world, agents=agents) as opened,
+    ):
+        yield opened

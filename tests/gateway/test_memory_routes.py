@@ -14,18 +14,14 @@ from perdure.testing import say
 from perdure.types import SessionKey
 from storage.sessions import SessionStore
 from tests.client.faces import Face
-from tests.gateway.harness import Gateway, open_gateway, path_of
+from tests.gateway.harness import Gateway, open_gateway_of, path_of
 from tests.gateway.test_sessions_routes import is_problem
-from tests.integration.harness import open_world
 from tests.integration.memory_agents import MEMORY_AGENTS
 
 
 @pytest_asyncio.fixture
 async def gateway(temporal: TemporalServer, sqlite_store: SessionStore) -> AsyncIterator[Gateway]:
-    async with (
-        open_world(temporal.address, sqlite_store, MEMORY_AGENTS) as world,
-        open_gateway(world, agents=MEMORY_AGENTS) as opened,
-    ):
+    async with open_gateway_of(MEMORY_AGENTS, temporal, sqlite_store) as opened:
         yield opened
 
 

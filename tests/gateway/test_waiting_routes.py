@@ -13,18 +13,15 @@ from perdure import AsyncClient
 from perdure import Client as BlockingClient
 from perdure.testing import call, say
 from storage.sessions import SessionStore
-from tests.gateway.harness import Gateway, open_gateway, path_of
+from tests.gateway.harness import Gateway, open_gateway_of, path_of
 from tests.gateway.test_sessions_routes import is_problem
-from tests.integration.harness import open_world, until
+from tests.integration.harness import until
 from tests.integration.waiting_agents import WAITING_AGENTS
 
 
 @pytest_asyncio.fixture
 async def gateway(temporal: TemporalServer, sqlite_store: SessionStore) -> AsyncIterator[Gateway]:
-    async with (
-        open_world(temporal.address, sqlite_store, WAITING_AGENTS) as world,
-        open_gateway(world, agents=WAITING_AGENTS) as opened,
-    ):
+    async with open_gateway_of(WAITING_AGENTS, temporal, sqlite_store) as opened:
         yield opened
 
 

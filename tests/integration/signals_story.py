@@ -133,6 +133,18 @@ async def more_to_sum_up(world: World) -> None:
     assert answer.status == "answered"
 
 
+async def remembered(world: World) -> None:
+    async def look() -> bool:
+        found = await world.store.search_memory(KEY.app, KEY.user_id, "order 17 visits", limit=100)
+        return "order-17" in {passage.invocation_id for passage in found}
+
+    await until(look)
+
+
+async def forgotten(world: World) -> None:
+    assert await world.store.forget(KEY)
+
+
 async def stored(world: World) -> None:
     """The half of it that the store does."""
     event_id = "report-1:artifact"
@@ -183,6 +195,8 @@ STORY = (
     Step(name="signal cancel", before=running("order-20"), after=cancelled("order-20")),
     Step(name="update compact", after=summed_up("sum-1")),
     Step(name="signal compact", before=more_to_sum_up, after=summed_up("sum-2")),
+    Step(name="update remember", after=remembered),
+    Step(name="signal remember", before=forgotten, after=remembered),
     Step(name="update save_artifact", before=stored, after=listed),
     Step(name="signal end", after=ended),
     Step(name="update end", before=opened_again, after=ended),

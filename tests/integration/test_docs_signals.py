@@ -25,8 +25,6 @@ from tests.typescript.environment import Absent, compiled
 from workflows.session import AgentSession
 
 DOCS = Path(__file__).parents[2] / "docs"
-ELSEWHERE = {"remember": "memory.md"}
-"""What another page tells of, without a story that is played."""
 BLOCK = re.compile(
     r"^<!-- run: (?P<name>[\w ]+) -->\n```(?P<language>\w+)\n(?P<code>.*?)^```$"
     r"(?:\n\n```text\n(?P<text>.*?)^```$)?",
@@ -144,18 +142,10 @@ async def test_from_typescript(temporal: TemporalServer, world: World, tmp_path:
             await process.wait()
 
 
-def test_what_another_page_tells_of_is_there() -> None:
-    for name, page in ELSEWHERE.items():
-        assert f"`{name}`" in (DOCS / page).read_text("utf-8")
-        assert f"[`{name}`]({page}" in (DOCS / "signals.md").read_text("utf-8")
-
-
 def test_all_that_a_session_takes_is_there() -> None:
     taken = workflow._Definition.must_from_class(AgentSession)
     kinds = {"signal": taken.signals, "update": taken.updates, "query": taken.queries}
-    names = {
-        f"{kind} {name}" for kind, handlers in kinds.items() for name in handlers if name not in ELSEWHERE
-    }
+    names = {f"{kind} {name}" for kind, handlers in kinds.items() for name in handlers}
     others = {"refused ask", "list"}
     assert {step.name for page in (SIGNALS, WAITING) for step in page.story} == names | others
     for language, page in product(("sh", "ts"), (SIGNALS, WAITING)):

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+
 import pytest
 from google.adk.agents import LlmAgent
 from google.adk.events import Event
 from google.adk.memory import BaseMemoryService, InMemoryMemoryService
+from google.adk.memory.memory_entry import MemoryEntry
+from google.adk.models import BaseLlm
+from google.adk.models.llm_request import LlmRequest
+from google.adk.models.llm_response import LlmResponse
 from google.adk.runners import Runner
 from google.adk.sessions import BaseSessionService, InMemorySessionService, Session
+from google.adk.tools.preload_memory_tool import preload_memory_tool
 from google.genai import types
 
 from integrations.google_adk import PerdureMemoryService, PerdureSessionService
@@ -112,8 +119,49 @@ async def test_what_is_rewound_is_taken_out(ours: PerdureSessionService) -> None
 
 async def test_all_of_a_user_is_forgotten(ours: PerdureSessionService) -> None:
     await ours.memory.add_session_to_memory(await told(ours, "red"))
-    await ours.memory.delete_memory(app_name=APP, user_id=USER)
+    with pytest.raises(InvalidOption, match="forget_user"):
+        await ours.memory.delete_memory(app_name=APP, user_id=USER)
+    assert await found(ours.memory, "red") == ["red"], "no id is no wish to forget everything"
+    for _ in range(2):
+        await ours.memory.forget_user(app_name=APP, user_id=USER)
     assert await found(ours.memory, "red") == []
+
+
+async def test_what_it_does_not_take_is_refused(ours: PerdureSessionService) -> None:
+    entry = MemoryEntry(content=types.Content(role="user", parts=[types.Part(text="red")]))
+    with pytest.raises(NotImplementedError, match="add_session_to_memory"):
+        await ours.memory.add_events_to_memory(app_name=APP, user_id=USER, events=[said("red")])
+    with pytest.raises(NotImplementedError, match="add_session_to_memory"):
+        await ours.memory.add_memory(app_name=APP, user_id=USER, memories=[entry])
+
+
+async def test_google_adks_preload_memory_finds_it(ours: PerdureSessionService) -> None:
+    """Before each call of the model, by what the user said."""
+    await ours.memory.add_session_to_memory(await told(ours, "My cat is called Mia", "I live in Rome"))
+    asked: list[LlmRequest] = []
+
+    class Recorder(BaseLlm):
+        async def generate_content_async(
+            self, llm_request: LlmRequest, stream: bool = False
+        ) -> AsyncGenerator[LlmResponse, None]:
+            asked.append(llm_request)
+            yield LlmResponse(content=types.Content(role="model", parts=[types.Part(text="Mia.")]))
+
+    runner = Runner(
+        app_name=APP,
+        agent=LlmAgent(name="tally", model=Recorder(model="none"), tools=[preload_memory_tool]),
+        session_service=ours,
+        artifact_service=ours.artifacts,
+        memory_service=ours.memory,
+    )
+    later = await ours.create_session(app_name=APP, user_id=USER)
+    message = types.Content(role="user", parts=[types.Part(text="What is my cat called?")])
+    async for _ in runner.run_async(user_id=USER, session_id=later.id, new_message=message):
+        pass
+    [request] = asked
+    prompt = "".join(text_of(content) for content in request.contents)
+    assert "user: My cat is called Mia" in prompt
+    assert "Rome" not in prompt
 
 
 async def test_what_is_not_there_is_said(ours: PerdureSessionService) -> None:
