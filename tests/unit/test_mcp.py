@@ -250,8 +250,11 @@ def test_what_is_no_schema_is_left_out() -> None:
 
 
 _KEYWORDS = st.sampled_from(
-    "type properties items $ref $defs definitions allOf anyOf oneOf required enum const default description "
-    "minimum exclusiveMinimum additionalProperties a".split()
+    [
+        *("type", "properties", "items", "required", "enum", "const", "default", "description", "minimum"),
+        *("$ref", "$defs", "definitions", "allOf", "anyOf", "oneOf", "exclusiveMinimum", "a"),
+        "additionalProperties",
+    ]
 )
 _TEXTS = st.sampled_from(["object", "a", "#", "#/$defs/a", "#/properties/a"])
 _VALUES = st.recursive(
