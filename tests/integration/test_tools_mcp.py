@@ -21,6 +21,7 @@ from perdure import Agent, McpServer, ToolContext
 from perdure.errors import McpUnavailable
 from perdure.testing import call, say
 from storage.sessions import SessionStore
+from tests.gateway.harness import open_gateway, path_of
 from tests.integration.harness import World, open_world, until
 
 PROGRAM = str(Path(__file__).with_name("mcp_server.py"))
@@ -210,6 +211,23 @@ async def test_a_server_that_went_away_unnoticed_is_asked_again(http: HttpServer
         return "weigh" in {tool.name for tool in (await servers.equip(agent)).tools}
 
     await until(heard)
+    await servers.close()
+
+
+async def test_the_gateway_beside_a_worker_shows_the_tools_that_the_worker_knows(
+    world: World, warehouse: Warehouse
+) -> None:
+    agent = Agent("keeper", tools=[warehouse.stdio()])
+    key, servers = world.key("keeper"), McpServers()
+    world.gemini.script(say("Hello."))
+    await world.runner.ask(key, "Hello.")
+    async with open_gateway(world, agents=[agent], servers=servers) as gateway:
+        before = (await gateway.http.get(path_of(key, "/context"))).json()
+        assert (before["leftOut"], before["request"].get("tools")) == (["warehouse"], None)
+        await servers.equip(agent)
+        after = (await gateway.http.get(path_of(key, "/context"))).json()
+        assert "leftOut" not in after
+        assert "throw_away" in str(after["request"]["tools"])
     await servers.close()
 
 
