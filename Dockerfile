@@ -4,7 +4,7 @@ FROM python:3.13-slim AS build
 WORKDIR /src
 COPY . .
 RUN python -m venv /opt/perdure \
-    && /opt/perdure/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt .
+    && /opt/perdure/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt '.[mcp]'
 
 FROM python:3.13-slim
 RUN useradd --uid 10001 --no-create-home --home-dir /app perdure \

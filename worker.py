@@ -112,7 +112,9 @@ def build_worker(
     )
     if settings.tools_only:
         return Worker(client, activities=[tools.run_tool], **_polling(settings, tools.room.most))
-    compaction = CompactionActivities(store, agents, gemini, slots=model.slots, room=model.room)
+    compaction = CompactionActivities(
+        store, agents, gemini, slots=model.slots, room=model.room, servers=servers
+    )
     steering = SteeringActivities(store, agents)
     asking = AskingActivities(store)
     memory = MemoryActivities(store, agents, memories)
@@ -197,7 +199,7 @@ async def run_worker(settings: Settings) -> None:
         # The gateway ends last: whoever waits for a turn that is just being finished gets the answer.
         async with (
             _probe(settings, worker, store, stop),
-            beside_worker(settings, client, store, agents),
+            beside_worker(settings, client, store, agents, servers),
             worker,
         ):
             what = f"{'tools of ' if settings.tools_only else ''}{', '.join(agents)}"

@@ -25,6 +25,7 @@ from temporalio import activity
 
 from activities.budgets import check_session_budget, count_in_vain, spent_meta, taken_by
 from activities.gemini import Answer, Gemini
+from activities.mcp_servers import McpServers
 from activities.patience import patiently
 from activities.prompt import contents_of
 from activities.protocol import COMPACT, CompactTask
@@ -167,6 +168,7 @@ class CompactionActivities:
         gemini: the model client.
         slots: what a model call has to hold, shared with the turns; None: nothing.
         room: how many calls of the model the worker takes in, shared with the turns; None: any number.
+        servers: what is known of the agents' MCP servers: their tools are in each prompt.
     """
 
     def __init__(
@@ -177,9 +179,11 @@ class CompactionActivities:
         *,
         slots: asyncio.Semaphore | None = None,
         room: Room | None = None,
+        servers: McpServers | None = None,
     ) -> None:
         self._store = store
         self._agents = agents
+        self._servers = servers or McpServers()
         self._compactor = Compactor(store, gemini, slots=slots)
         self._room = room
 
@@ -205,7 +209,7 @@ class CompactionActivities:
             if done := await self._store.event(key, _event_id(name)):
                 return done.seq
             context = await self._store.context(key, state_keys=keys_of(agent))
-            window = _window(agent, context, task)
+            window = _window(self._servers.known(agent)[0], context, task)
             if window is None:
                 return None
             if context.session.ended_at is not None:

@@ -49,6 +49,21 @@ class McpServers:
         found = await asyncio.gather(*(self._tools_or_none(server) for server in agent.servers))
         return agent.with_tools([tool for tools in found for tool in tools])
 
+    def known(self, agent: Agent) -> tuple[Agent, list[str]]:
+        """The agent with what its servers have listed so far, and the titles of those that have not.
+
+        Nothing is connected to: this is for those who only look.
+        """
+        tools: dict[str, Tool] = {}
+        unknown: list[str] = []
+        for server in agent.servers:
+            made = self._made.get(server)
+            if made is None:
+                unknown.append(server.title)
+            else:
+                tools |= {tool.name: tool for tool in made[1] if agent.tool(tool.name) is None}
+        return (agent.with_tools(tools.values()) if tools else agent), unknown
+
     async def with_tool(self, agent: Agent, name: str) -> Agent:
         """The agent with what its servers have, so that one tool is found; the same if it has that itself.
 

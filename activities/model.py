@@ -149,7 +149,7 @@ class ModelActivities:
                 more["budget"] = agent.budget.bounds
             if taken:
                 more["taken"] = taken
-            if not goes_on(event) and _compaction_due(agent, context, event):
+            if not goes_on(event) and _compaction_due(self._servers.known(agent)[0], context, event):
                 more["compact"] = True
             if outcome.calls and task.step == 1 and agent.limits.turn_timeout is not None:
                 more["turn_timeout"] = agent.limits.turn_timeout

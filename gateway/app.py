@@ -6,6 +6,7 @@ from fastapi import Depends, FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
+from activities.mcp_servers import McpServers
 from gateway.access import Access
 from gateway.guards import Authenticate, BodyLimit, HostCheck, SecurityHeaders
 from gateway.liveness import install_liveness
@@ -31,6 +32,7 @@ def create_app(
     *,
     agents: Registry,
     options: GatewayOptions | None = None,
+    servers: McpServers | None = None,
 ) -> FastAPI:
     """The gateway as an ASGI app.
 
@@ -39,6 +41,7 @@ def create_app(
         access: who may ask.
         agents: the agents that workers serve: what ``/list-apps`` lists.
         options: limits, and whose pages may ask.
+        servers: what the worker in this process knows of the agents' MCP servers, if there is one.
     """
     chosen = options or GatewayOptions()
     app = FastAPI(
@@ -52,7 +55,8 @@ def create_app(
         openapi_url=None,
         redirect_slashes=False,
     )
-    found = Services(runner=runner, access=access, agents=agents, options=chosen)
+    known = servers or McpServers()
+    found = Services(runner=runner, access=access, agents=agents, options=chosen, servers=known)
     app.state.services = found
     app.state.before_exit = found.streams.close
     install_problems(app)

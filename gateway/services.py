@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Path
 from starlette.requests import HTTPConnection
 
+from activities.mcp_servers import McpServers
 from gateway.access import Access, Watch
 from gateway.callers import Caller
 from gateway.runner import Runner
@@ -67,6 +68,7 @@ class Services:
     agents: Registry
     streams: Streams = field(default_factory=Streams)
     options: GatewayOptions = field(default_factory=GatewayOptions)
+    servers: McpServers = field(default_factory=McpServers)
 
     @property
     def store(self) -> SessionStore:

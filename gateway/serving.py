@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 
 from temporalio.client import Client
 
+from activities.mcp_servers import McpServers
 from gateway.access import Access, TokenReader
 from gateway.listening import address_of, listening
 from gateway.opening import open_store
@@ -89,7 +90,12 @@ def options_of(settings: Settings, host: str) -> GatewayOptions:
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, address: str, client: Client, store: SessionStore, agents: Registry
+    settings: Settings,
+    address: str,
+    client: Client,
+    store: SessionStore,
+    agents: Registry,
+    servers: McpServers | None = None,
 ) -> AsyncIterator[str]:
     """A gateway at an address for as long as the block runs; gives its URL.
 
@@ -102,9 +108,8 @@ async def serving(
     host, port = address_of(address)
     async with open_memories(settings, store, agents) as memories:
         runner = Runner(client, store, task_queue=settings.task_queue, memories=memories)
-        app = create_app(
-            runner, access_of(settings, store, host), agents=agents, options=options_of(settings, host)
-        )
+        access, options = access_of(settings, store, host), options_of(settings, host)
+        app = create_app(runner, access, agents=agents, options=options, servers=servers)
         async with listening(app, host, port) as chosen:
             url = f"http://{f'[{host}]' if ':' in host else host}:{chosen}"
             _log.info("the gateway is at %s", url)
@@ -113,13 +118,13 @@ async def serving(
 
 @asynccontextmanager
 async def beside_worker(
-    settings: Settings, client: Client, store: SessionStore, agents: Registry
+    settings: Settings, client: Client, store: SessionStore, agents: Registry, servers: McpServers
 ) -> AsyncIterator[str | None]:
     """In a worker's process: a gateway, if the settings give it an address; gives its URL."""
     if settings.gateway_address is None:
         yield None
         return
-    async with serving(settings, settings.gateway_address, client, store, agents) as url:
+    async with serving(settings, settings.gateway_address, client, store, agents, servers) as url:
         print(f"gateway ready: {url}", flush=True)
         yield url
 

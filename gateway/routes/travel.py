@@ -76,6 +76,10 @@ class ContextBody(Record):
     problem: dict[str, Any] | None = Field(
         default=None, description="`code` and `detail` of why there is no request."
     )
+    left_out: list[str] | None = Field(
+        default=None,
+        description="The MCP servers whose tools are left out: nobody in the gateway's process knows them.",
+    )
 
 
 class MomentBody(Record):
@@ -132,7 +136,10 @@ async def context(key: KeyDep, services: ServicesDep) -> Response:
     if found.summary is not None:
         told["summarySeq"] = found.summary.seq
     try:
-        request = await full_request(services.store, key, acting(agent, found.session.state), found)
+        equipped, left_out = services.servers.known(acting(agent, found.session.state))
+        if left_out:
+            told["leftOut"] = left_out
+        request = await full_request(services.store, key, equipped, found)
         told |= {"contents": list(request.contents), "request": await body_of(request)}
     except PerdureError as error:
         contents = [piece.content for piece in pieces_of(found.summary, found.events)]

@@ -127,6 +127,8 @@ class Context:
     """The request as it goes to the model; None where there would be none."""
     problem: PerdureError | None
     """Why there would be none."""
+    left_out: Sequence[str] = ()
+    """The MCP servers whose tools are left out: nobody in the gateway's process knows them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -322,6 +324,7 @@ def context_of(data: JsonObject) -> Context:
         contents=data["contents"],
         request=data.get("request"),
         problem=problem_of(problem) if problem else None,
+        left_out=data.get("leftOut") or (),
     )
 
 

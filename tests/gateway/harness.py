@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 from fastapi import FastAPI
 
+from activities.mcp_servers import McpServers
 from embedded.temporal import TemporalServer
 from examples import counter
 from gateway.access import Access
@@ -81,11 +82,16 @@ def path_of(key: SessionKey, rest: str = "") -> str:
 
 @asynccontextmanager
 async def open_gateway(
-    world: World, *, options: GatewayOptions | None = None, agents: Sequence[Agent] = (counter.agent, *AGENTS)
+    world: World,
+    *,
+    options: GatewayOptions | None = None,
+    agents: Sequence[Agent] = (counter.agent, *AGENTS),
+    servers: McpServers | None = None,
 ) -> AsyncIterator[Gateway]:
     """A gateway over a running Perdure, which serves until the block ends."""
     tokens = Tokens()
-    app = create_app(world.runner, Access([tokens]), agents=Registry(agents), options=options)
+    registry = Registry(agents)
+    app = create_app(world.runner, Access([tokens]), agents=registry, options=options, servers=servers)
     async with listening(app, "127.0.0.1", 0) as port:
         url = f"http://127.0.0.1:{port}"
         headers = {"authorization": f"Bearer {tokens.give()}"}

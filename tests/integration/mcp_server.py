@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
 from pathlib import Path
 
 from mcp.server import MCPServer
@@ -87,6 +88,16 @@ async def wait_long(article: str) -> str:
 
 
 @server.tool()
+def hold(article: str, context: Context) -> str:
+    """It does not come to an end the first time, nor when the server is to stop."""
+    meta = context.request_context.meta or {}
+    note(f"hold {meta['perdure/idempotency-key']} {os.getpid()}")
+    if NOTES.read_text().count("hold ") == 1:
+        threading.Event().wait()
+    return f"held {article}"
+
+
+@server.tool()
 async def learn(context: Context) -> str:
     """From now on there is one more tool."""
 
@@ -96,7 +107,8 @@ async def learn(context: Context) -> str:
         return f"{article}: 3 kg"
 
     server.add_tool(weigh)
-    await context.session.send_tool_list_changed()
+    await context.session.send_tool_list_changed()  # for clients of before 2026-07-28
+    await context.notify_tools_changed()
     return "I can weigh now."
 
 

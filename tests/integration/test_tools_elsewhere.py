@@ -5,141 +5,29 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from temporalio import activity
+from pydantic import SecretStr
 from temporalio.api.common.v1 import Payload
-from temporalio.client import Client
 from temporalio.common import RawValue
-from temporalio.exceptions import ApplicationError
-from temporalio.worker import Worker
 
 from activities.gemini import Gemini
 from activities.remote import ARGUMENT_BYTES
 from embedded.temporal import TemporalServer
-from perdure import Agent, Limits, Tool, ToolContext, tool
 from perdure.registry import Registry
+from perdure.settings import Settings
 from perdure.testing import call, say
 from perdure.types import Event, Json
 from storage.sessions import SessionStore
 from tests.integration.harness import World, open_world, until
+from tests.integration.studio import AGENT, GPU, Studio, foreign, go_on, lingers, ran_on
 from worker import build_worker
 from workflows.remote import RESULT_BYTES
-
-GPU = "gpu"
-ran_on: list[str] = []
-"""The task queues on which ``embed`` has run."""
-
-
-@tool(task_queue=GPU)
-def embed(text: str, context: ToolContext) -> int:
-    """Its own queue, our own worker."""
-    ran_on.append(activity.info().task_queue)
-    context.state["embedded"] = text
-    return len(text)
-
-
-@tool
-async def quit_early(text: str) -> str:
-    """It gives up by the wrong error."""
-    raise asyncio.CancelledError("had enough")
-
-
-@tool(task_queue="nobody", start_timeout=0.2)
-def neglected(text: str) -> str:
-    """Nobody serves its queue, and it says how long it waits."""
-    raise AssertionError("it runs nowhere")
-
-
-@tool(task_queue="nobody-for-ever")
-def forsaken(text: str) -> str:
-    """Nobody serves its queue, and it waits."""
-    raise AssertionError("it runs nowhere")
-
-
-@tool(task_queue="foreign", activity="render", retries=1, heartbeat_timeout=1, timeout=20)
-def render(scene: str, width: int = 640) -> dict[str, Any]:
-    """An activity of another worker."""
-    raise AssertionError("it runs elsewhere")
-
-
-@tool(task_queue="foreign", activity="render", retries=2, timeout=1)
-def render_briefly(scene: str) -> dict[str, Any]:
-    """It has little time."""
-    raise AssertionError("it runs elsewhere")
-
-
-@tool(task_queue="foreign", activity="render", heartbeat_timeout=20)
-def render_once(scene: str) -> dict[str, Any]:
-    """It is not run again when it has failed."""
-    raise AssertionError("it runs elsewhere")
-
-
-@tool(task_queue="fragile", activity="render", heartbeat_timeout=2)
-def render_fragile(scene: str) -> dict[str, Any]:
-    """Its worker is killed."""
-    raise AssertionError("it runs elsewhere")
-
-
-@tool(task_queue="foreign", activity="render", confirm=True)
-def render_dear(scene: str) -> dict[str, Any]:
-    """The same, once a person said yes."""
-    raise AssertionError("it runs elsewhere")
-
-
-@tool(task_queue="foreign-unserved", activity="render", start_timeout=0.2)
-def render_nowhere(scene: str) -> dict[str, Any]:
-    """An activity that no worker has."""
-    raise AssertionError("it runs nowhere")
-
-
-RENDER: list[Tool] = [render, render_briefly, render_dear, render_fragile, render_nowhere, render_once]
-TOOLS: list[Tool] = [embed, quit_early, neglected, forsaken, *RENDER]
-AGENT = Agent(name="painter", tools=TOOLS, limits=Limits(tool_attempts=2))
-
-
-class Studio:
-    """The activity ``render``, as somebody else would write it: plain JSON in and out."""
-
-    def __init__(self) -> None:
-        self.asked: list[Mapping[str, Any]] = []
-        self.running = asyncio.Event()
-        self.cancelled = asyncio.Event()
-        self.endless = True
-        self.answers: dict[str, Any] = {}
-        self.errors: dict[str, Exception] = {
-            "breaks": ApplicationError("no light", type="TooDark"),
-            "breaks for good": ApplicationError("no lamp", type="NoLamp", non_retryable=True),
-            "rants": ApplicationError('"' * 1_500_000, type="Rant"),
-        }
-
-    @activity.defn
-    async def render(self, given: dict[str, Any]) -> Any:
-        self.asked.append(given)
-        self.running.set()
-        scene = given["arguments"]["scene"]
-        if scene in self.errors:
-            raise self.errors[scene]
-        if scene == "endless" and self.endless:
-            await self._endless()
-        if scene == "silent":
-            await asyncio.Event().wait()
-        return self.answers.get(scene, {"url": f"https://pictures/{scene}"})
-
-    async def _endless(self) -> None:
-        try:
-            while True:
-                activity.heartbeat()
-                await asyncio.sleep(0.05)
-        except asyncio.CancelledError:
-            self.cancelled.set()
-            raise
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -151,33 +39,25 @@ async def world(temporal: TemporalServer, sqlite_store: SessionStore) -> AsyncIt
 @pytest_asyncio.fixture
 async def studio(temporal: TemporalServer) -> AsyncIterator[Studio]:
     studio = Studio()
-    async with _foreign(temporal, studio):
+    async with foreign(temporal, studio):
         yield studio
 
 
-@asynccontextmanager
-async def _foreign(temporal: TemporalServer, studio: Studio) -> AsyncIterator[None]:
-    """A worker that knows nothing of Perdure: no converter, no settings, no database."""
-    client = await Client.connect(temporal.address)
-    async with Worker(
-        client,
-        task_queue="foreign",
-        activities=[studio.render],
-        max_heartbeat_throttle_interval=timedelta(seconds=0.1),
-    ):
-        yield
-
-
-async def test_a_worker_of_ours_on_another_queue_runs_the_tool(world: World) -> None:
-    ran_on.clear()
+@pytest_asyncio.fixture
+async def gpu(world: World) -> AsyncIterator[None]:
+    """A worker of ours for the tools of another queue."""
     settings = world.settings.model_copy(update={"task_queue": GPU, "tools_only": True})
     gemini = Gemini(base_url=world.gemini.url)
-    worker = build_worker(world.client, world.store, Registry([AGENT]), gemini, settings)
+    async with build_worker(world.client, world.store, Registry([AGENT]), gemini, settings):
+        yield
+    await gemini.close()
+
+
+async def test_a_worker_of_ours_on_another_queue_runs_the_tool(world: World, gpu: None) -> None:
+    ran_on.clear()
     key = world.key("painter")
     world.gemini.script(call("embed", text="abc"), say("Done."))
-    async with worker:
-        assert (await world.runner.ask(key, "Embed.")).text == "Done."
-    await gemini.close()
+    assert (await world.runner.ask(key, "Embed.")).text == "Done."
     assert ran_on == [GPU]
     session = await world.session(key)
     assert session.state["embedded"] == "abc"
@@ -272,11 +152,11 @@ async def test_a_worker_that_is_asked_to_stop_hands_its_call_to_another(
     first, second = Studio(), Studio()
     key = world.key("painter")
     world.gemini.script(call("render_once", scene="endless"), say("Here."))
-    async with _foreign(temporal, first):
+    async with foreign(temporal, first):
         asking = asyncio.create_task(world.runner.ask(key, "Render."))
         await first.running.wait()
     second.endless = False
-    async with _foreign(temporal, second):
+    async with foreign(temporal, second):
         assert (await asking).text == "Here."
     assert _responses(await world.log(key)) == [{"url": "https://pictures/endless"}]
     assert first.asked == second.asked
@@ -335,6 +215,65 @@ async def test_a_cancel_reaches_what_runs_there(world: World, studio: Studio) ->
     world.gemini.script(say("Gone."))
     await world.runner.rewind(key, "m1")
     assert (await world.runner.ask(key, "And now?")).text == "Gone."
+
+
+@pytest.mark.parametrize("rewound", [False, True], ids=["cancelled", "rewound"])
+async def test_s13_a_result_that_comes_too_late_is_not_written(
+    world: World, studio: Studio, gpu: None, rewound: bool
+) -> None:
+    """Of an activity and of a tool of ours, neither of which heeds that it is cancelled."""
+    key = world.key("painter")
+    lingers.clear()
+    go_on.clear()
+    world.gemini.script(say("Before."), [call("render", scene="stubborn"), call("linger", text="a")])
+    await world.runner.ask(key, "Hello.", message_id="m1")
+    asking = asyncio.create_task(world.runner.ask(key, "Render.", message_id="m2"))
+    await studio.running.wait()
+    await asyncio.to_thread(lingers.wait)
+    await (world.runner.rewind(key, "m2") if rewound else world.runner.cancel(key))
+    assert (await asking).status == "cancelled"
+    await studio.cancelled.wait()
+    go_on.set()
+    studio.release.set()
+
+    async def over() -> bool:
+        return not (await world.handle(key).describe()).raw_description.pending_activities
+
+    await until(over)
+    world.gemini.script(say("After."))
+    assert (await world.runner.ask(key, "And now?", message_id="m3")).text == "After."
+    assert _responses(await world.log(key)) == []
+    session = await world.session(key)
+    assert "lingered" not in session.state
+    assert ("m2:m1" in [event.id for event in session.events]) is not rewound
+
+
+async def test_an_end_waits_for_a_call_that_runs_elsewhere(world: World, studio: Studio) -> None:
+    key = world.key("painter")
+    world.gemini.script(call("render", scene="stubborn"), say("Here."))
+    asking = asyncio.create_task(world.runner.ask(key, "Render."))
+    await studio.running.wait()
+    ending = asyncio.create_task(world.runner.end(key))
+
+    async def queued() -> bool:
+        return (await world.runner.status(key)).queued == 1
+
+    await until(queued)
+    studio.release.set()
+    assert (await asking).text == "Here."
+    assert (await ending).ended_at is not None
+    assert _responses(await world.log(key)) == [{"url": "https://pictures/stubborn"}]
+
+
+async def test_the_model_is_told_of_a_worker_that_cannot_decrypt(
+    temporal: TemporalServer, sqlite_store: SessionStore, studio: Studio
+) -> None:
+    """Its worker lacks the codec of ours, and the turn goes on."""
+    settings = Settings(_env_file=None, codec_keys=SecretStr("k1:" + "A" * 43 + "="))
+    async with open_world(temporal.address, sqlite_store, [AGENT], settings=settings) as sealed:
+        told = await _told(sealed, call("render_once", scene="dawn"))
+    assert told == {"error": "ApplicationError: Failed decoding arguments"}
+    assert studio.asked == []
 
 
 @pytest.mark.parametrize(

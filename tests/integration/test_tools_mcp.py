@@ -15,10 +15,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from activities.mcp_servers import McpServers
 from embedded.temporal import TemporalServer
-from perdure import Agent, McpServer
+from perdure import Agent, McpServer, ToolContext
+from perdure.errors import McpUnavailable
 from perdure.testing import call, say
 from storage.sessions import SessionStore
+from tests.gateway.harness import open_gateway, path_of
 from tests.integration.harness import World, open_world, until
 
 PROGRAM = str(Path(__file__).with_name("mcp_server.py"))
@@ -182,6 +185,50 @@ async def test_a_server_that_went_away_meanwhile_is_found_again(world: World, ht
     await http.kill()
     await http.start()
     assert await _told(world, "both", call("there_stock", article="b")) == {"result": "7 b on shelf 1"}
+
+
+async def test_a_server_that_went_away_unnoticed_is_asked_again(http: HttpServer) -> None:
+    """What there is then, and what changes from then on. A call is held up meanwhile, and not refused."""
+    agent = Agent("both", tools=[McpServer.http(f"http://127.0.0.1:{http.port}/mcp", connect_timeout=10)])
+    servers = McpServers()
+    assert "weigh" not in {tool.name for tool in (await servers.equip(agent)).tools}
+    await http.kill()
+
+    async def held_up() -> bool:
+        try:
+            await servers.with_tool(agent, "stock")
+        except McpUnavailable:
+            return True
+        return False
+
+    await until(held_up)
+    await http.start()
+    learn = (await servers.with_tool(agent, "learn")).tool("learn")
+    assert learn is not None
+    await learn.run({}, ToolContext())
+
+    async def heard() -> bool:
+        return "weigh" in {tool.name for tool in (await servers.equip(agent)).tools}
+
+    await until(heard)
+    await servers.close()
+
+
+async def test_the_gateway_beside_a_worker_shows_the_tools_that_the_worker_knows(
+    world: World, warehouse: Warehouse
+) -> None:
+    agent = Agent("keeper", tools=[warehouse.stdio()])
+    key, servers = world.key("keeper"), McpServers()
+    world.gemini.script(say("Hello."))
+    await world.runner.ask(key, "Hello.")
+    async with open_gateway(world, agents=[agent], servers=servers) as gateway:
+        before = (await gateway.http.get(path_of(key, "/context"))).json()
+        assert (before["leftOut"], before["request"].get("tools")) == (["warehouse"], None)
+        await servers.equip(agent)
+        after = (await gateway.http.get(path_of(key, "/context"))).json()
+        assert "leftOut" not in after
+        assert "throw_away" in str(after["request"]["tools"])
+    await servers.close()
 
 
 async def test_new_tools_are_heard_of(world: World, warehouse: Warehouse) -> None:

@@ -18,6 +18,7 @@ from perdure.testing import call, say
 from perdure.types import JsonObject, SessionKey
 from storage.sessions import SessionStore
 from tests.integration.harness import World, open_world, until
+from tests.integration.studio import AGENT, Studio, foreign
 from tests.integration.waiting_agents import WAITING_AGENTS, ran
 
 RENEW_AT = 60
@@ -165,6 +166,30 @@ async def test_s61_a_run_is_continued_while_its_turn_is_parked(world: World) -> 
         "m1:m2",
         "m2:m1",
     ]
+
+
+async def test_s61_a_call_elsewhere_is_carried_over_while_it_waits(
+    skipping: TemporalServer, sqlite_store: SessionStore
+) -> None:
+    """Beside one that has run already: each of them runs once."""
+    studio = Studio()
+    async with open_world(skipping.address, sqlite_store, [AGENT]) as world, foreign(skipping, studio):
+        key = world.key("painter")
+        world.gemini.script([call("render_dear", scene="palace"), call("render", scene="dawn")], say("done"))
+        assert (await world.runner.ask(key, "go", message_id="m1")).status == "waiting"
+        run = await run_id(world, key)
+        for number in range(RENEW_AT):
+            await world.runner.notify(key, f"early-{number}", {}, notification_id=f"n{number}")
+
+        async def renewed() -> bool:
+            return await run_id(world, key) != run
+
+        await until(renewed)
+        assert [each["arguments"]["scene"] for each in studio.asked] == ["dawn"]
+        await world.runner.approve(key, "m1:t1.0", arguments={"scene": "hut"})
+        assert (await world.runner.ask(key, "go", message_id="m1")).text == "done"
+        assert [each["arguments"]["scene"] for each in studio.asked] == ["dawn", "hut"]
+        assert {event.id for event in await world.log(key) if "call" in event.meta} == {"m1:t1.0", "m1:t1.1"}
 
 
 async def test_a_turn_that_was_carried_over_can_be_steered(world: World) -> None:

@@ -18,6 +18,7 @@ from activities.mcp_connection import Connection
 from activities.mcp_schema import fitted_schema
 from activities.mcp_servers import McpServers
 from activities.mcp_tools import mcp_tools
+from activities.windows import prompt_tokens
 from perdure import Agent, McpServer, ToolContext
 from perdure.errors import InvalidAgent, McpUnavailable
 from perdure.types import JsonObject
@@ -250,8 +251,11 @@ def test_what_is_no_schema_is_left_out() -> None:
 
 
 _KEYWORDS = st.sampled_from(
-    "type properties items $ref $defs definitions allOf anyOf oneOf required enum const default description "
-    "minimum exclusiveMinimum additionalProperties a".split()
+    [
+        *("type", "properties", "items", "required", "enum", "const", "default", "description", "minimum"),
+        *("$ref", "$defs", "definitions", "allOf", "anyOf", "oneOf", "exclusiveMinimum", "a"),
+        "additionalProperties",
+    ]
 )
 _TEXTS = st.sampled_from(["object", "a", "#", "#/$defs/a", "#/properties/a"])
 _VALUES = st.recursive(
@@ -339,6 +343,20 @@ async def test_a_tool_that_two_servers_have_by_now_is_none(monkeypatch: pytest.M
     listed["b"] = _listed("find", "pay")
     assert (await servers.with_tool(agent, "pay")).tool("pay") is None
     assert (await servers.with_tool(agent, "look")).tool("look") is not None
+
+
+async def test_their_tools_count_when_a_prompt_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def tools(connection: Connection, *, refresh: bool = False) -> list[types.Tool]:
+        return [types.Tool(name=f"t{n}", description="word " * 100, input_schema={}) for n in range(10)]
+
+    monkeypatch.setattr(Connection, "tools", tools)
+    agent, servers = Agent("helper", tools=[SERVER]), McpServers()
+    bare = prompt_tokens(agent, None, [])
+    assert servers.known(agent) == (agent, ["tickets.example.com"])
+    await servers.equip(agent)
+    known, unknown = servers.known(agent)
+    assert unknown == []
+    assert prompt_tokens(known, None, []) > bare + 10 * 500 / 4
 
 
 def test_what_no_model_takes_is_refused() -> None:
