@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from temporalio.api.sdk.v1 import WorkflowMetadata
 
 from embedded.temporal import TemporalServer
 from perdure.errors import AlreadySettled, CallNotFound, SessionNotFound
@@ -181,3 +182,21 @@ async def test_s63_the_message_of_a_turn_that_waits_can_be_sent_again(sqlite_wor
     first, second = [await world.runner.ask(key, "go", message_id="m1") for _ in range(2)]
     assert first == second
     assert first.status == "waiting"
+
+
+async def test_the_ui_tells_that_a_turn_waits_and_what_is_behind_it(sqlite_world: World) -> None:
+    """From the first moment: nothing else happens that would bring it up to date."""
+    world = sqlite_world
+    key = await parked(world, TRANSFER)
+
+    async def details() -> str:
+        told = await world.handle(key).query("__temporal_workflow_metadata", result_type=WorkflowMetadata)
+        return str(told.current_details)
+
+    shown = await details()
+    assert shown.startswith("**Waiting**: nothing runs, and `m1` waits with 1 call")
+    assert "- **Waits** for approval of transfer since 20" in shown
+    assert "- **Status** waiting" in shown
+    assert "- **Queued** 0 messages" in shown
+    assert (await world.runner.ask(key, "next", message_id="m2")).status == "waiting"
+    assert "- **Queued** 1 message\n" in await details()
