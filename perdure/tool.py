@@ -161,7 +161,11 @@ class Tool:
         if self.confirm is True:
             return True
         try:
-            return bool(self.confirm(values))
+            said: object = self.confirm(values)
+            if inspect.iscoroutine(said):  # of an async function behind a sync one
+                said.close()
+                return True
+            return bool(said)
         except Exception:  # noqa: BLE001 - foreign code: where it cannot say, a person does
             return True
 

@@ -27,7 +27,7 @@ def check_waits(tool: Tool) -> None:
     """
     what = f"tool {tool.name!r}"
     confirm: object = tool.confirm
-    if not isinstance(confirm, bool) and (not callable(confirm) or inspect.iscoroutinefunction(confirm)):
+    if not isinstance(confirm, bool) and (not callable(confirm) or is_async(confirm, tool.name)):
         raise InvalidAgent(
             f"{what}: confirm is {confirm!r}; it is True or a sync function of the dict of arguments"
         )

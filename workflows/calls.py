@@ -98,7 +98,7 @@ async def run_tool(task: ToolTask, call: CallRef) -> ToolOutcome:
         heartbeat_timeout=HEARTBEAT,
         retry_policy=PATIENT,
         cancellation_type=ActivityCancellationType.TRY_CANCEL,
-        summary=f"tool {call.name}" + (f" · {task.resolution.decision}" if task.resolution else ""),
+        summary=f"tool {call.name}{_again(task)}",
     )
     return done if isinstance(done, ToolOutcome) else ToolOutcome()
 
@@ -145,6 +145,13 @@ async def interrupt(task: InterruptTask, reason: str) -> int | Interrupted:
     either: Any = int | Interrupted  # a union is no type, but a type hint
     moved: int | Interrupted = await steer(INTERRUPT, task, either, reason)
     return moved
+
+
+def _again(task: ToolTask) -> str:
+    """What has come of a call that is taken up again, after it has waited or has run elsewhere."""
+    if task.resolution is not None:
+        return f" · {task.resolution.decision}"
+    return "" if task.answer is None and task.asked is None else " · answered"
 
 
 async def steer(name: str, task: Any, result: type[T], summary: str) -> T:

@@ -44,7 +44,7 @@ def details(status: Status, steps: Iterable[str]) -> str:
         *[f"- **Waits** for {each.title}: `{each.call_id}`{_progress(each)}" for each in status.waiting],
         *[f"- **Joined** by `{item_id}`" for item_id in status.joined],
         f"- **Status** {status.status}",
-        f"- **Waiting** {_count(status.queued, 'message')}",
+        f"- **Queued** {_count(status.queued, 'message')}",
         f"- **Turns** {status.turns}, with {_count(status.model_calls, 'model call')} "
         f"and {_count(status.tool_calls, 'tool call')}",
         f"- **Tokens** {status.tokens:,}{_money(status.usd)}",
@@ -74,8 +74,10 @@ def details(status: Status, steps: Iterable[str]) -> str:
 def _headline(status: Status) -> str:
     if not status.doing:
         return "**Idle**"
-    state = "Waiting" if status.status == "waiting" else "Working"
-    return f"**{state}**: {status.doing}, for `{status.invocation_id}`"
+    if status.status == "waiting":  # for what, stands below
+        calls = _count(len(status.waiting), "call")
+        return f"**Waiting**: nothing runs, and `{status.invocation_id}` waits with {calls}"
+    return f"**Working**: {status.doing}, for `{status.invocation_id}`"
 
 
 def _money(amount: float) -> str:
@@ -92,7 +94,9 @@ def _bounds(budget: Mapping[str, float]) -> Iterator[str]:
 
 def _progress(waiting: Waiting) -> str:
     told = [f"{waiting.percent:g}%"] if waiting.percent is not None else []
-    return " ".join(["", *told, *([waiting.text] if waiting.text else [])])
+    # Somebody's words: one line, and no Markdown of theirs.
+    text = " ".join((waiting.text or "").replace("`", "'").split())
+    return " ".join(["", *told, *([f"`{text}`"] if text else [])])
 
 
 def _count(number: int, what: str) -> str:

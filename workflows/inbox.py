@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from perdure.errors import Busy
 from workflows.messages import Ack, Item, Reply
@@ -41,6 +41,8 @@ class Inbox:
         """The ids of those that have joined the running item: its answer is theirs."""
         self._parked: Reply | None = None
         self._waiting: dict[str, asyncio.Future[Reply | Ack]] = {}
+        self.changed: Callable[[], None] | None = None
+        """Told of each new item."""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -61,6 +63,8 @@ class Inbox:
         ahead = [each for each in self.items if item.interrupts and each.interrupts]
         self.items.insert(len(ahead) if item.interrupts else len(self.items), item)
         self._size += item.size
+        if self.changed is not None:
+            self.changed()
         return True
 
     def take(self) -> Item:

@@ -60,6 +60,7 @@ class Standing:
         self.inbox = Inbox(carry.inbox, carry.parked.invocation_id if carry.parked else None, carry.joined)
         self.compactions = Compactions(self.note_step, self.note_error)
         self._steps: deque[str] = deque(maxlen=STEPS_SHOWN)
+        self.inbox.changed = self.show
 
     def status(self) -> Status:
         """What the session is doing now, and its totals."""
@@ -118,6 +119,7 @@ class Standing:
         else:
             self.inbox.unpark()
         self.set_status("waiting" if turn.parked else "open")
+        self.show()
 
     @contextmanager
     def ending(self, turn: Turn | None) -> Iterator[None]:

@@ -249,4 +249,8 @@ def _kind_of(request: Decision | Result | Progress) -> str:
 
 
 def _summary(waiting: Waiting) -> str:
-    return f"sleep {waiting.tool}" if waiting.kind == "timer" else f"until {waiting.kind} of {waiting.tool}"
+    """What the UI calls the timer: short, so of an event not its name."""
+    if waiting.kind == "timer":
+        return f"{waiting.tool} sleeps"
+    what = {"result": "the result of", "event": "an event, by"}.get(waiting.kind, "approval of")
+    return f"waiting for {what} {waiting.tool}"

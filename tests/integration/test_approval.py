@@ -268,3 +268,39 @@ async def _were_accepted(world: World, key: SessionKey, least: int) -> bool:
     events = (await world.handle(key).fetch_history()).events
     accepted = [e for e in events if e.HasField("workflow_execution_update_accepted_event_attributes")]
     return len(accepted) > least
+
+
+async def test_of_two_persons_who_decide_at_once_one_is_heard(world: World) -> None:
+    for _ in range(3):
+        key = await parked(world, TRANSFER)
+        first, second = await asyncio.gather(
+            world.runner.approve(key, "m1:t1.0", by="ann"),
+            world.runner.decline(key, "m1:t1.0", by="bob"),
+            return_exceptions=True,
+        )
+        assert isinstance(first, AlreadySettled) != isinstance(second, AlreadySettled)
+        assert (await world.runner.ask(key, "go", message_id="m1")).status == "answered"
+        decided = (await response_event(world, key, "m1:t1.0")).meta["settled"]
+        yes = not isinstance(first, AlreadySettled)
+        assert decided == ({"decision": "yes", "by": "ann"} if yes else {"decision": "no", "by": "bob"})
+        assert made(key) == ([("ann", 5)] if yes else [])
+
+
+async def test_what_is_too_long_is_refused_and_decides_nothing(sqlite_world: World) -> None:
+    world = sqlite_world
+    key = await parked(world, TRANSFER)
+    with pytest.raises(InvalidMessage, match="4000 characters"):
+        await world.runner.decline(key, "m1:t1.0", reason="x" * 100_000)
+    with pytest.raises(InvalidMessage, match="4000 characters"):
+        await world.runner.approve(key, "m1:t1.0", by="x" * 100_000)
+    no = {"call_id": "m1:t1.0", "decision": "no", "reason": "x" * 100_000}
+    await world.handle(key).signal("approve", no)
+
+    async def noted() -> bool:
+        return (await world.runner.status(key)).last_error is not None
+
+    assert await until(noted)
+    error = (await world.runner.status(key)).last_error
+    assert error is not None
+    assert (error.type, len(error.message) < 500) == ("InvalidMessage", True)
+    assert [each.call_id for each in await world.runner.waiting(key)] == ["m1:t1.0"]

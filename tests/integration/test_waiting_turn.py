@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from temporalio.api.enums.v1 import EventType
+from temporalio.api.sdk.v1 import WorkflowMetadata
 
 from perdure import Agent
 from perdure.errors import AlreadySettled, CallNotFound, InvocationNotFound, SessionNotFound
@@ -218,3 +219,21 @@ async def test_who_asks_for_a_turn_that_is_being_ended_waits_for_its_end(
     assert ((await asked).status, (await again).status) == (status, status)
     with pytest.raises(InvocationNotFound) if how == "refused" else nullcontext():
         await steered
+
+
+async def test_the_ui_tells_that_a_turn_waits_and_what_is_behind_it(sqlite_world: World) -> None:
+    """From the first moment: nothing else happens that would bring it up to date."""
+    world = sqlite_world
+    key = await parked(world, TRANSFER)
+
+    async def details() -> str:
+        told = await world.handle(key).query("__temporal_workflow_metadata", result_type=WorkflowMetadata)
+        return str(told.current_details)
+
+    shown = await details()
+    assert shown.startswith("**Waiting**: nothing runs, and `m1` waits with 1 call")
+    assert "- **Waits** for approval of transfer since 20" in shown
+    assert "- **Status** waiting" in shown
+    assert "- **Queued** 0 messages" in shown
+    assert (await world.runner.ask(key, "next", message_id="m2")).status == "waiting"
+    assert "- **Queued** 1 message\n" in await details()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -51,7 +52,17 @@ def test_a_predicate_that_raises_asks() -> None:
 
 
 async def _later(arguments: dict[str, Any]) -> bool:
-    return True
+    return False
+
+
+class _Later:
+    async def __call__(self, arguments: dict[str, Any]) -> bool:
+        return False
+
+
+def test_a_predicate_whose_answer_is_not_there_yet_asks() -> None:
+    asking: Any = lambda arguments: _later(arguments)  # noqa: E731 - as somebody would write it
+    assert tool(pay, confirm=asking).needs_approval({"to": "ann"})
 
 
 @pytest.mark.parametrize(
@@ -59,6 +70,8 @@ async def _later(arguments: dict[str, Any]) -> bool:
     [
         {"confirm": "yes"},
         {"confirm": _later},
+        {"confirm": _Later()},
+        {"confirm": partial(_later)},
         {"confirm": True, "on_timeout": "explode"},
         {"confirm": True, "confirm_timeout": 0},
         {"confirm_timeout": 5},
