@@ -7,6 +7,7 @@ its failure included, is handed to ``run_tool`` on the session's own queue, whic
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from temporalio import workflow
@@ -21,12 +22,11 @@ from temporalio.exceptions import (
 )
 from temporalio.workflow import ActivityCancellationType
 
-from activities.protocol import Answer, CallRef, RemoteCall, ToolTask, Wait, call_id_of
+from activities.protocol import Answer, CallRef, Child, RemoteCall, ToolTask, Wait, call_id_of
 from perdure.errors import InvalidContent
 from perdure.jsonvalues import json_copy
 from perdure.types import JsonObject, SessionKey
 from workflows import calls
-from workflows.children import Children
 from workflows.request import MESSAGE_BYTES
 
 __all__ = ["RESULT_BYTES", "run_call"]
@@ -39,8 +39,8 @@ _TOOK_LONG = "TemporalTimeout:StartToClose"
 """How a retry policy names the time-outs that it does not retry."""
 
 
-async def run_call(task: ToolTask, call: CallRef, children: Children) -> Wait | None:
-    """One call of a tool, wherever it runs; ``children`` are the agents that the session asks.
+async def run_call(task: ToolTask, call: CallRef, ask: Callable[[Child], Awaitable[None]]) -> Wait | None:
+    """One call of a tool, wherever it runs; ``ask`` has an agent answer it.
 
     Returns:
         What it waits for, if it does not have a result yet.
@@ -53,7 +53,7 @@ async def run_call(task: ToolTask, call: CallRef, children: Children) -> Wait | 
         answer = _not_begun(call.queue, call.start_timeout)
     else:
         if outcome.child is not None:
-            await children.ask(task, call, outcome.child)
+            await ask(outcome.child)
             return None
         if outcome.remote is None:
             return outcome.waiting

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
+from perdure.client.waiting_results import WaitingCall, waiting_of
 from perdure.types import NANO, JsonObject, Spent
 
-__all__ = ["Failure", "Work", "failure_of", "spent_of", "work_of"]
+__all__ = ["AskedAgent", "Failure", "Work", "failure_of", "spent_of", "work_of"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,6 +18,20 @@ class Failure:
 
     type: str
     message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AskedAgent:
+    """An agent that a call has asked, in a session of its own, of the same app and user."""
+
+    session: str
+    call_id: str
+    tool: str
+    since: datetime
+    waiting: Sequence[WaitingCall]
+    """What it waits for; empty while it works."""
+    ending: bool
+    """Its call was cancelled, and it is being seen to its end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +58,8 @@ class Work:
     """What of the agent's budget is nearly spent."""
     rewinds: int
     compacting: bool
+    agents: Sequence[AskedAgent]
+    """The agents that it has asked, and that are not over."""
     last_error: Failure | None
     held_up: Failure | None
     """What the last try of the running step met: the database is away, say. It is tried again by itself."""
@@ -63,8 +82,20 @@ def work_of(data: JsonObject) -> Work:
         warning=data.get("warning"),
         rewinds=data["rewinds"],
         compacting=data["compacting"],
+        agents=tuple(_agent_of(each) for each in data.get("agents") or ()),
         last_error=failure_of(data.get("lastError")),
         held_up=failure_of(data.get("heldUp")),
+    )
+
+
+def _agent_of(data: JsonObject) -> AskedAgent:
+    return AskedAgent(
+        session=data["session"],
+        call_id=data["callId"],
+        tool=data["tool"],
+        since=datetime.fromisoformat(data["since"]),
+        waiting=tuple(waiting_of(each) for each in data["waiting"]),
+        ending=data["ending"],
     )
 
 
