@@ -91,7 +91,7 @@ class Asking:
         except SessionExists:
             pass  # by an attempt before this one, or before Temporal's data was lost
         blob = await self._store.leave_message(self._child, REQUEST, content)
-        return Child(session=self._child.session_id, blob=blob)
+        return Child(session=self._child.session_id, blob=blob, tells=True)
 
     async def answer(self, asked: Asked) -> Said:
         """What it answered, from its log."""

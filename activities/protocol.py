@@ -253,6 +253,8 @@ class Child(Record):
     """Its id; the app and the user are those of the session that asks."""
     blob: str
     """Where the store has what it is asked."""
+    tells: bool = False
+    """Its workflow is to tell the one that asks when its turn begins or ceases to wait."""
 
 
 class ToolOutcome(Record):

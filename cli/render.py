@@ -75,6 +75,7 @@ def state_lines(state: Mapping[str, Json]) -> Iterator[str]:
 def waiting_lines(call: WaitingCall) -> list[str]:
     """What a call waits for, since when, until when; the tool, what it is called with, how far it is."""
     what = {"approval": "approval", "result": "its result", "event": f"the event {call.event}"}
+    what["agent"] = f"the agent that it has asked in session {call.agent_session}"
     until = f", until {_when(call.until)}" if call.until else ""
     lines = [
         f"waits for {what.get(call.kind, 'its time')} since {_when(call.since)}{until}",

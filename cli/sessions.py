@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import render, schedules, steering, waiting
+from cli import render, schedules, status, steering, waiting
 from cli.common import (
     DEFAULT_DATA,
     DataOption,
@@ -141,6 +141,7 @@ def import_(
 
 
 waiting.add_to(app)
+status.add_to(app)
 steering.add_to(app)
 schedules.add_to(app)
 

@@ -67,6 +67,7 @@ _WORK = {
     "turnUsd": 0.0,
     "rewinds": 0,
     "compacting": False,
+    "agents": [],
 }
 _ABOUT = {
     "name": "counter",

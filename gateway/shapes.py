@@ -165,10 +165,15 @@ class WaitingBody(Record):
 
     call_id: str = Field(examples=["m1:t1.0"])
     tool: str
-    kind: str = Field(description="`approval`, `result`, `event` or `timer`.")
+    kind: str = Field(
+        description="`approval`, `result`, `event` or `timer`; or `agent`: what it has asked waits."
+    )
     since: datetime
     until: datetime | None = None
     event: str | None = Field(default=None, description="The name of the notification that answers it.")
+    agent_session: str | None = Field(
+        default=None, description="The id of the agent's session: what it waits for is decided there."
+    )
     then: str | None = Field(
         default=None, description="What becomes of an approval at its deadline: `approve` or `fail`."
     )
@@ -297,6 +302,7 @@ def waiting_json(call: Waiting | WaitingCall) -> JsonObject:
         "since": call.since.isoformat(),
         "until": call.until.isoformat() if call.until else None,
         "event": call.event,
+        "agentSession": call.agent_session,
         "then": call.then,
         "text": call.text,
         "percent": call.percent,

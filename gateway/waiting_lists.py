@@ -41,10 +41,12 @@ class WaitingCall:
     call_id: str
     tool: str
     kind: str
-    """``approval``, ``result``, ``event`` or ``timer``."""
+    """``approval``, ``result``, ``event`` or ``timer``; or ``agent``: what it has asked waits."""
     since: datetime
     until: datetime | None = None
     event: str | None = None
+    agent_session: str | None = None
+    """The id of the agent's session, where the kind is ``agent``: what it waits for is decided there."""
     then: str | None = None
     """What becomes of an approval at its deadline, where that is not a refusal."""
     text: str | None = None

@@ -8,9 +8,12 @@ from contextlib import contextmanager
 from temporalio import workflow
 
 from activities.failures import application_error
-from perdure.errors import PerdureError
+from perdure.errors import Busy, PerdureError
 
-__all__ = ["typed", "update_id"]
+__all__ = ["LONGEST_HISTORY", "check_length", "typed", "update_id"]
+
+LONGEST_HISTORY = 20_000
+"""Events of a run from which on none asks it anything; Temporal ends one that has 51,200."""
 
 
 @contextmanager
@@ -20,6 +23,19 @@ def typed() -> Iterator[None]:
         yield
     except PerdureError as error:
         raise application_error(error) from None
+
+
+def check_length(session_id: str) -> None:
+    """Refuse an update where the history has become long, and the run cannot end.
+
+    Raises:
+        Busy: the turn has run, or the agents that it asked have waited, while too much was asked.
+    """
+    if workflow.info().get_current_history_length() > LONGEST_HISTORY:
+        raise Busy(
+            f"session {session_id}: too much was asked of it while its turn, or agents that it has asked, "
+            "could not be left for a new run; its status says what it is at, send this when that is over"
+        )
 
 
 def update_id() -> str:

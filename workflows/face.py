@@ -11,7 +11,7 @@ from perdure import searchattributes
 from perdure.budget import dollars
 from perdure.types import SessionKey
 from workflows.messages import Status
-from workflows.wait_messages import Waiting
+from workflows.wait_messages import AskedAgent, Waiting
 
 __all__ = ["details", "set_status", "tag"]
 
@@ -42,6 +42,7 @@ def details(status: Status, steps: Iterable[str]) -> str:
         _headline(status),
         "",
         *[f"- **Waits** for {each.title}: `{each.call_id}`{_progress(each)}" for each in status.waiting],
+        *[f"- **Asked** {_asked(each)}" for each in status.agents],
         *[f"- **Joined** by `{item_id}`" for item_id in status.joined],
         f"- **Status** {status.status}",
         f"- **Queued** {_count(status.queued, 'message')}",
@@ -90,6 +91,12 @@ def _bounds(budget: Mapping[str, float]) -> Iterator[str]:
             yield dollars(bound) + (" a turn" if name == "turn_money" else "")
         else:
             yield f"{bound:,.0f} {'model calls' if name == 'steps' else name}"
+
+
+def _asked(agent: AskedAgent) -> str:
+    waits = ", ".join(f"{each.title}: `{each.call_id}`" for each in agent.waiting)
+    stands = "is ending" if agent.ending else f"waits for {waits}" if waits else "works"
+    return f"{agent.tool} in the session `{agent.session}`, which {stands}"
 
 
 def _progress(waiting: Waiting) -> str:

@@ -14,7 +14,7 @@ from activities.protocol import Failure, Record
 from perdure.errors import InvalidMessage
 from perdure.jsonvalues import json_copy
 from workflows.request import BLOB_LENGTH, LEVELS_ABOVE, MESSAGE_BYTES, Request
-from workflows.wait_messages import Notification, Parked, Waiting, Was
+from workflows.wait_messages import AskedAgent, Notification, Parked, Waiting, Was
 
 __all__ = [
     "LARGEST_MESSAGE",
@@ -249,6 +249,8 @@ class Carry(Record):
     """The last calls that do not wait any more."""
     once: bool = False
     """It is the session of an agent that another has asked: it ends when it has answered."""
+    tells: bool = False
+    """The workflow that asked is to be told when its turn begins or ceases to wait."""
 
     def plus(self, **counts: int) -> Carry:
         """With these counted in."""
@@ -297,3 +299,5 @@ class Status(Record):
     """Those that were not: too many were kept."""
     joined: Sequence[str] = ()
     """The ids of the messages that have joined the running turn."""
+    agents: Sequence[AskedAgent] = ()
+    """The agents that it has asked, and that are not over: each is a session of its own."""

@@ -7,6 +7,7 @@ its failure included, is handed to ``run_tool`` on the session's own queue, whic
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from temporalio import workflow
@@ -21,12 +22,11 @@ from temporalio.exceptions import (
 )
 from temporalio.workflow import ActivityCancellationType
 
-from activities.protocol import Answer, CallRef, RemoteCall, ToolTask, Wait, call_id_of
+from activities.protocol import Answer, CallRef, Child, RemoteCall, ToolTask, Wait, call_id_of
 from perdure.errors import InvalidContent
 from perdure.jsonvalues import json_copy
 from perdure.types import JsonObject, SessionKey
 from workflows import calls
-from workflows.children import Children
 from workflows.patches import HANDED_BACK
 from workflows.request import MESSAGE_BYTES
 
@@ -46,8 +46,8 @@ _WORKER_STOPS = "WorkerShutdown"
 """The type of the error by which Temporal's SDKs hand back what a worker that stops has not done."""
 
 
-async def run_call(task: ToolTask, call: CallRef, children: Children) -> Wait | None:
-    """One call of a tool, wherever it runs; ``children`` are the agents that the session asks.
+async def run_call(task: ToolTask, call: CallRef, ask: Callable[[Child], Awaitable[None]]) -> Wait | None:
+    """One call of a tool, wherever it runs; ``ask`` has an agent answer it.
 
     Returns:
         What it waits for, if it does not have a result yet.
@@ -61,7 +61,7 @@ async def run_call(task: ToolTask, call: CallRef, children: Children) -> Wait | 
         answer = _not_begun(call.queue, call.start_timeout, again=begun)
     else:
         if outcome.child is not None:
-            await children.ask(task, call, outcome.child)
+            await ask(outcome.child)
             return None
         if outcome.remote is None:
             return outcome.waiting

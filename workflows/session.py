@@ -36,7 +36,8 @@ from perdure.errors import (
 )
 from perdure.types import SessionKey
 from workflows import calls, face
-from workflows.edges import typed, update_id
+from workflows.above import Above
+from workflows.edges import check_length, typed, update_id
 from workflows.memory_handlers import MemoryHandlers, Vectors
 from workflows.messages import (
     Ack,
@@ -82,7 +83,8 @@ class AgentSession(WaitHandlers, MemoryHandlers):
         self._steering = Steering(self._standing)
         self._waits = self._standing.waits
         self._vectors = Vectors(self._standing)
-        self._watching = Watching(self._standing, self._steering, self._may_renew)
+        self._above = Above(carry)
+        self._watching = Watching(self._standing, self._steering, self._above, self._may_renew)
         self._turns_here = 0
         self._tried = False
         self._over = carry.status == "ended"
@@ -140,6 +142,7 @@ class AgentSession(WaitHandlers, MemoryHandlers):
     def _check_ask(self, message: Any = None) -> None:
         with typed():
             said = Message.of(message)
+            check_length(self._id)
             if self._over and not said.reopen:
                 raise SessionEnded(f"session {self._id} was ended; send the message with reopen set")
             if not self._inbox.holds(said.message_id):
@@ -265,7 +268,7 @@ class AgentSession(WaitHandlers, MemoryHandlers):
 
     def _nothing_open(self) -> bool:
         behind = self._compactions.running or self._vectors.running or self._waits.children.running
-        return workflow.all_handlers_finished() and not behind
+        return workflow.all_handlers_finished() and not behind and not self._above.telling
 
     def _may_renew(self) -> bool:
         return self._due() and self._nothing_open() and self._inbox.bytes <= CARRY_BYTES

@@ -38,6 +38,7 @@ _NOT_SHOWN = {
     "was",
     "nano_usd",
     "once",
+    "tells",
 }
 """What is carried and is no part of the status, or is counted anew for it."""
 
@@ -72,6 +73,7 @@ class Standing:
             epoch=self.epoch,
             compacting=self.compactions.running,
             waiting=self.waits.waiting,
+            agents=self.waits.children.asked,
             mail=len(self.waits.mail.kept),
             dropped=self.waits.mail.dropped,
             usd=self.totals.nano_usd / NANO,

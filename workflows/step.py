@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from temporalio import workflow
 
-from activities.protocol import LONGEST, CallRef, Failure, Resolution, ToolTask, Wait, call_id_of
+from activities.protocol import LONGEST, CallRef, Child, Failure, Resolution, ToolTask, Wait, call_id_of
 from perdure.errors import LimitExceeded
 from perdure.types import given
 from workflows import remote
@@ -146,9 +146,16 @@ class Step:
             may_wait=True,
             **({} if resolution is None else {"resolution": resolution}),
         )
-        with self._waits.coming(call_id_of(self._invocation_id, self.number, index)):
-            async with self._state if call.serial else self._slots:
-                wait = await remote.run_call(task, call, self._waits.children)
+        call_id = call_id_of(self._invocation_id, self.number, index)
+        with self._waits.coming(call_id):
+            async with _Place(self._state if call.serial else self._slots) as place:
+
+                async def ask(child: Child) -> None:
+                    if child.tells:
+                        self._waits.came(call_id)
+                    await self._waits.children.ask(task, call, child, place.let_go)
+
+                wait = await remote.run_call(task, call, ask)
         return None if wait is None else self._waiting(index, call, wait)
 
     def _waiting(self, index: int, call: CallRef, wait: Wait) -> Waiting:
@@ -165,6 +172,27 @@ class Step:
     def _done(self) -> None:
         self._open -= 1
         self._changed()
+
+
+class _Place:
+    """A lock or a slot that a call holds until it is done, or lets go of it before."""
+
+    def __init__(self, of: asyncio.Lock | asyncio.Semaphore) -> None:
+        self._of = of
+        self._held = False
+
+    async def __aenter__(self) -> _Place:
+        await self._of.acquire()
+        self._held = True
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.let_go()
+
+    def let_go(self) -> None:
+        if self._held:
+            self._held = False
+            self._of.release()
 
 
 def _look_at(task: asyncio.Task[None]) -> None:

@@ -13,9 +13,18 @@ from temporalio.exceptions import ActivityError
 from activities.failures import refusal
 from activities.protocol import NOTE_PROGRESS, ProgressTask
 from workflows import calls
+from workflows.above import Above
 from workflows.edges import typed, update_id
 from workflows.standing import Standing
-from workflows.wait_messages import Decision, Notification, Progress, Result, Settled
+from workflows.wait_messages import (
+    AGENT_WAITS,
+    AgentWaits,
+    Decision,
+    Notification,
+    Progress,
+    Result,
+    Settled,
+)
 from workflows.waiting import Waits
 
 __all__ = ["WaitHandlers"]
@@ -26,6 +35,7 @@ class WaitHandlers:
 
     _standing: Standing
     _waits: Waits
+    _above: Above
 
     @workflow.update
     async def approve(self, request: Any = None) -> Settled:
@@ -63,7 +73,9 @@ class WaitHandlers:
 
     async def _settle(self, request: Decision | Result) -> Settled:
         await self._waits.arrived(request)
-        return self._waits.settle(request)
+        settled = self._waits.settle(request)
+        await self._above.heard()  # who asks that session next is not to be told that it still waits
+        return settled
 
     @workflow.update
     async def tool_progress(self, request: Any = None) -> Settled:
@@ -100,6 +112,13 @@ class WaitHandlers:
         except ActivityError as error:
             raise refusal(error) from None
         return Settled(call_id=progress.call_id, decision="progress")
+
+    @workflow.signal(name=AGENT_WAITS)
+    def agent_waits(self, request: Any = None) -> None:
+        """The turn of an agent that this session has asked begins or ceases to wait."""
+        with self._standing.noted():
+            self._waits.children.heard(AgentWaits.of(request))
+            self._standing.show()
 
     @workflow.signal
     def notify(self, request: Any = None) -> None:

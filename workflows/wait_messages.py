@@ -14,6 +14,9 @@ from perdure.types import given
 from workflows.request import BLOB_LENGTH, LEVELS_ABOVE, MESSAGE_BYTES, Request
 
 __all__ = [
+    "AGENT_WAITS",
+    "AgentWaits",
+    "AskedAgent",
     "Decision",
     "Notification",
     "Parked",
@@ -25,6 +28,8 @@ __all__ = [
     "Was",
 ]
 
+AGENT_WAITS = "agent_waits"
+"""The signal by which an agent that was asked tells of its waits."""
 REASON_LENGTH = 4_000
 SHOWN_LENGTH = 200
 """Of a progress that the status shows and a run carries into the next one; many calls may wait at once."""
@@ -192,10 +197,12 @@ class Waiting(Record):
     call_id: str
     tool: str
     kind: str
-    """``approval``, ``result``, ``event`` or ``timer``."""
+    """``approval``, ``result``, ``event`` or ``timer``; or ``agent``: what it has asked waits."""
     since: datetime
     until: datetime | None = None
     event: str | None = None
+    agent_session: str | None = None
+    """The id of the agent's session, where the kind is ``agent``: what it waits for is decided there."""
     then: str | None = None
     text: str | None = None
     """The last progress that was reported, or its beginning: the log has it whole."""
@@ -208,10 +215,33 @@ class Waiting(Record):
             "approval": f"approval of {self.tool}",
             "result": f"the result of {self.tool}",
             "event": f"the event {self.event}",
+            "agent": f"the agent {self.tool}, whose session {self.agent_session} waits",
         }.get(self.kind, "its time")
         return f"{what} since {_moment(self.since)}" + (
             f", until {_moment(self.until)}" if self.until else ""
         )
+
+
+class AgentWaits(Request):
+    """An agent that was asked says what its turn waits for now: nothing, where it goes on."""
+
+    session: str
+    run_id: str
+    """The first run of its workflow."""
+    waiting: Sequence[Waiting] = ()
+
+
+class AskedAgent(Record):
+    """An agent that a call has asked, in a session of its own."""
+
+    session: str
+    call_id: str
+    tool: str
+    since: datetime
+    waiting: Sequence[Waiting] = ()
+    """What it waits for, where its turn is parked."""
+    ending: bool = False
+    """Its call was cancelled, and it is being seen to its end."""
 
 
 class ParkedCall(Record):

@@ -98,7 +98,7 @@ class Waits:
 
     def __init__(self, carry: Carry) -> None:
         self.mail = Mail(carry)
-        self.children = Children()
+        self.children = Children(self._tell)
         """The agents that calls have asked."""
         self.changed: Callable[[], None] | None = None
         """Told when a call begins or ceases to wait."""
@@ -109,8 +109,9 @@ class Waits:
 
     @property
     def waiting(self) -> list[Waiting]:
-        """The calls that wait, in the order in which they began to."""
-        return [each.waiting for each in self._open.values() if each.resolution is None]
+        """The calls that wait, in the order in which they began to; after them, those whose agent does."""
+        own = [each.waiting for each in self._open.values() if each.resolution is None]
+        return [*own, *self.children.waiting]
 
     def was(self, left: Parked | None) -> list[Was]:
         """The last calls that do not wait any more; not those that are left for the next run."""
@@ -130,6 +131,10 @@ class Waits:
             yield
         finally:
             self._coming.discard(call_id)
+
+    def came(self, call_id: str) -> None:
+        """It is known that the call does not wait for itself, though it is not done."""
+        self._coming.discard(call_id)
 
     async def arrived(self, request: Decision | Result | Progress) -> None:
         """Until it is known whether the call waits that somebody decides about, or answers.

@@ -9,6 +9,7 @@ from typing import Any
 from temporalio import workflow
 
 from activities.protocol import Failure
+from workflows.above import Above
 from workflows.messages import Item
 from workflows.standing import Standing
 from workflows.steering import Steering
@@ -23,18 +24,24 @@ class Watching:
     Args:
         standing: the session's.
         steering: the session's.
+        above: who has asked for it.
         may_renew: whether the run may end here, and the next go on.
     """
 
-    def __init__(self, standing: Standing, steering: Steering, may_renew: Callable[[], bool]) -> None:
+    def __init__(
+        self, standing: Standing, steering: Steering, above: Above, may_renew: Callable[[], bool]
+    ) -> None:
         self._standing = standing
+        self._above = above
         self._steering = steering
         self._may_renew = may_renew
         self._tasks: list[asyncio.Task[None]] = []
 
     def note(self, what: str) -> None:
         """The turn does this now."""
-        self._standing.note_step(what)
+        standing, turn = self._standing, self._standing.turn
+        self._above.tell(standing.waits.waiting if turn is not None and turn.parked else ())
+        standing.note_step(what)
 
     def parked(self, turn: Turn) -> None:
         """The turn begins or ceases to be parked."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
@@ -18,16 +19,30 @@ from gateway.shapes import (
     ArtifactBody,
     Record,
     SessionBody,
+    WaitingBody,
     artifact_json,
     session_json,
+    waiting_json,
 )
 from perdure.errors import PerdureError, SessionNotFound, code_of
 from perdure.transfer import acting, keys_of
 from perdure.types import JsonObject
+from workflows.wait_messages import AskedAgent
 
 __all__ = ["router"]
 
 router = APIRouter(tags=["looking"])
+
+
+class AgentBody(Record):
+    """An agent that a call has asked, in a session of its own."""
+
+    session: str = Field(description="Its id; the app and the user are the same.")
+    call_id: str = Field(examples=["m1:t1.0"])
+    tool: str
+    since: datetime
+    waiting: list[WaitingBody] = Field(description="What it waits for; empty while it works.")
+    ending: bool = Field(description="Its call was cancelled, and it is being seen to its end.")
 
 
 class WorkBody(Record):
@@ -51,6 +66,7 @@ class WorkBody(Record):
     )
     rewinds: int
     compacting: bool
+    agents: list[AgentBody] = Field(description="The agents that it has asked, and that are not over.")
     last_error: dict[str, Any] | None = None
     held_up: dict[str, Any] | None = Field(
         default=None, description="What the last try of the running step met; it is tried again by itself."
@@ -172,6 +188,17 @@ async def at(
     )
 
 
+def _agent(agent: AskedAgent) -> JsonObject:
+    return {
+        "session": agent.session,
+        "callId": agent.call_id,
+        "tool": agent.tool,
+        "since": agent.since.isoformat(),
+        "waiting": [waiting_json(each) for each in agent.waiting],
+        "ending": agent.ending,
+    }
+
+
 def _work(status: Work) -> JsonObject:
     told: JsonObject = {
         "status": status.status,
@@ -189,6 +216,7 @@ def _work(status: Work) -> JsonObject:
         "budget": status.budget,
         "rewinds": status.rewinds,
         "compacting": status.compacting,
+        "agents": [_agent(each) for each in status.agents],
     }
     if status.last_error is not None:
         told["lastError"] = status.last_error.model_dump()

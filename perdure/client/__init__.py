@@ -42,12 +42,14 @@ from perdure.client.sync_artifacts import Artifacts
 from perdure.client.sync_memory import UserMemory
 from perdure.client.sync_streams import SessionStream, TurnStream
 from perdure.client.waiting_results import Settled, WaitingCall
+from perdure.client.work_results import AskedAgent
 from perdure.errors import GatewayUnavailable
 
 __all__ = [
     "Answer",
     "ArtifactInfo",
     "Artifacts",
+    "AskedAgent",
     "AsyncArtifacts",
     "AsyncClient",
     "AsyncFoundSession",

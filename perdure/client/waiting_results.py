@@ -17,11 +17,13 @@ class WaitingCall:
     call_id: str
     tool: str
     kind: str
-    """``approval``, ``result``, ``event`` or ``timer``."""
+    """``approval``, ``result``, ``event`` or ``timer``; or ``agent``: what it has asked waits."""
     since: datetime
     until: datetime | None = None
     event: str | None = None
     """The name of the notification that answers it."""
+    agent_session: str | None = None
+    """The id of the agent's session, where the kind is ``agent``: what it waits for is decided there."""
     then: str | None = None
     """What becomes of an approval at its deadline, where that is not a refusal."""
     text: str | None = None
@@ -54,6 +56,7 @@ def waiting_of(data: JsonObject) -> WaitingCall:
         since=datetime.fromisoformat(data["since"]),
         until=datetime.fromisoformat(until) if until else None,
         key=SessionKey(app=names[0], user_id=names[1], session_id=names[2]) if names else None,
+        agent_session=data.get("agentSession"),
         **{name: data[name] for name in same if name in data},
     )
 

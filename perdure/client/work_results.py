@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
+from perdure.client.waiting_results import WaitingCall, waiting_of
 from perdure.types import NANO, JsonObject, Spent
 
-__all__ = ["Failure", "Work", "failure_of", "spent_of", "work_of"]
+__all__ = ["AskedAgent", "Failure", "Work", "failure_of", "spent_of", "work_of"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,6 +18,20 @@ class Failure:
 
     type: str
     message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AskedAgent:
+    """An agent that a call has asked, in a session of its own, of the same app and user."""
+
+    session: str
+    call_id: str
+    tool: str
+    since: datetime
+    waiting: Sequence[WaitingCall]
+    """What it waits for; empty while it works."""
+    ending: bool
+    """Its call was cancelled, and it is being seen to its end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +60,8 @@ class Work:
     """What that allows: ``tokens``, ``money`` (US dollars) and ``steps`` of the session, ``turn_money``."""
     rewinds: int
     compacting: bool
+    agents: Sequence[AskedAgent]
+    """The agents that it has asked, and that are not over."""
     last_error: Failure | None
     held_up: Failure | None
     """What the last try of the running step met: the database is away, say. It is tried again by itself."""
@@ -67,8 +85,20 @@ def work_of(data: JsonObject) -> Work:
         budget=data.get("budget") or {},
         rewinds=data["rewinds"],
         compacting=data["compacting"],
+        agents=tuple(_agent_of(each) for each in data.get("agents") or ()),
         last_error=failure_of(data.get("lastError")),
         held_up=failure_of(data.get("heldUp")),
+    )
+
+
+def _agent_of(data: JsonObject) -> AskedAgent:
+    return AskedAgent(
+        session=data["session"],
+        call_id=data["callId"],
+        tool=data["tool"],
+        since=datetime.fromisoformat(data["since"]),
+        waiting=tuple(waiting_of(each) for each in data["waiting"]),
+        ending=data["ending"],
     )
 
 
