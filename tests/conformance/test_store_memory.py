@@ -315,6 +315,18 @@ async def test_a_user_is_forgotten(store: SessionStore, key: SessionKey) -> None
     assert await rows(store, "memory_passages") == 2
 
 
+async def test_a_session_is_left_out(store: SessionStore, key: SessionKey) -> None:
+    other = replace(key, session_id="s2")
+    for mine in (key, other):
+        await told(store, mine, "i1", f"red {mine.session_id}", "-")
+        await store.remember(mine)
+        lacking = await store.lacking_vectors(mine, "m", 10)
+        await store.keep_vectors(mine, "m", [(number, [1.0]) for number, _ in lacking])
+    for query in ("red", "?"):
+        assert "red s1" not in await found(store, key, query, but="s1", model="m", near=[1.0])
+        assert "red s2" in await found(store, key, query, but="s1", model="m", near=[1.0])
+
+
 async def test_a_limit_that_makes_no_sense(store: SessionStore) -> None:
     for limit in (0, -1, 101):
         with pytest.raises(InvalidOption, match="1 to 100"):
