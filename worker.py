@@ -92,6 +92,7 @@ def build_worker(
             makes its own, and leaves them open.
     """
     servers = servers or McpServers()
+    memories = Memories(store, agents, gemini)
     model = ModelActivities(
         store,
         agents,
@@ -100,8 +101,8 @@ def build_worker(
         context_cache=settings.context_cache * 1_000_000,
         media_cache=settings.media_cache * 1_000_000,
         servers=servers,
+        memories=memories,
     )
-    memories = Memories(store, agents, gemini)
     tools = ToolActivities(
         store,
         agents,

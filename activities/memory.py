@@ -28,6 +28,8 @@ BATCH = 50
 """Texts that are embedded by one request: 100,000 characters at most."""
 EMBED_TIMEOUT = 60.0
 """Seconds that one request may take."""
+KNOWN_QUERIES = 200
+"""Whose vectors are kept here: each step of a turn may ask the same."""
 SEARCH_TIMEOUT = 10.0
 """The same of a search, which is done by words alone rather than late."""
 
@@ -53,13 +55,18 @@ class Memories:
         self._store = store
         self._agents = agents
         self._gemini = gemini
+        self._asked: dict[tuple[str, str], list[float]] = {}
 
-    async def search(self, app: str, user_id: str, query: str, limit: int) -> list[Passage]:
+    async def search(
+        self, app: str, user_id: str, query: str, limit: int, *, but: str | None = None
+    ) -> list[Passage]:
         """See :meth:`storage.memory_store.MemoryStore.search_memory`."""
         policy = policy_of(self._agents, app)
         near = await self._vector_of(query, policy) if policy is not None else None
         model = _name_of(policy) if policy is not None and near is not None else None
-        return await self._store.search_memory(app, user_id, query, limit=limit, model=model, near=near)
+        return await self._store.search_memory(
+            app, user_id, query, limit=limit, model=model, near=near, but=but
+        )
 
     async def give_vectors(self, key: SessionKey, policy: Memory) -> int:
         """Embed the passages of a session that have no vector of the agent's model.
@@ -89,6 +96,9 @@ class Memories:
     async def _vector_of(self, query: str, policy: Memory) -> list[float] | None:
         if self._gemini is None or policy.embedding_model is None or not query.strip():
             return None
+        asked = (_name_of(policy), query)
+        if (known := self._asked.get(asked)) is not None:
+            return known
         try:
             [vector] = await self._gemini.embed(
                 model=policy.embedding_model,
@@ -100,6 +110,9 @@ class Memories:
         except ModelError as error:
             _log.warning("a memory is searched by words alone: %s", words_of(error))
             return None
+        while len(self._asked) >= KNOWN_QUERIES:
+            del self._asked[next(iter(self._asked))]
+        self._asked[asked] = vector
         return vector
 
 

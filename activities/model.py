@@ -33,12 +33,14 @@ from activities.joining import join
 from activities.limits import check_limits, in_time
 from activities.mcp_servers import McpServers
 from activities.media_cache import MediaCache
+from activities.memory import Memories
 from activities.model_request import full_request, send
 from activities.oversize import begin_turn, fit_answer
 from activities.patience import patiently
 from activities.prices import check_prices
 from activities.prompt import calls_of, model_event_id
 from activities.protocol import CALL_MODEL, TOOL_SECONDS, CallRef, Failure, ModelOutcome, ModelTask
+from activities.recalling import recall
 from activities.room import Room
 from activities.runtime import Attempts, beating, log, session_key, typed_errors
 from activities.shortening import Shortener, still_too_long
@@ -79,6 +81,7 @@ class ModelActivities:
         context_cache: bytes, about, of what sessions said that it remembers between calls.
         media_cache: bytes of media that it remembers between calls.
         servers: the connections to the agents' MCP servers.
+        memories: the users'; None: searched by words alone.
     """
 
     def __init__(
@@ -91,12 +94,14 @@ class ModelActivities:
         context_cache: int = 0,
         media_cache: int = 0,
         servers: McpServers | None = None,
+        memories: Memories | None = None,
     ) -> None:
         check_prices(agents.agents.values())
         self._servers = servers or McpServers()
         self._store = store
         self._agents = agents
         self._gemini = gemini
+        self._memories = memories or Memories(store, agents, None)
         self._contexts = ContextCache(store, size=context_cache)
         self._media = MediaCache(size=media_cache)
         self.slots = asyncio.Semaphore(concurrency)
@@ -230,7 +235,8 @@ class ModelActivities:
         self, key: SessionKey, agent: Agent, task: ModelTask, context: Context, attempts: Attempts
     ) -> Event:
         equipped = await self._servers.equip(agent)
-        request = await full_request(self._store, key, equipped, context, media=self._media)
+        notes = await recall(self._memories, self._agents, key, context)
+        request = await full_request(self._store, key, equipped, context, media=self._media, notes=notes)
         async with self.slots:
             # Counted only now: one that waited when its worker died has not tried the model.
             if attempts.start_another() > agent.limits.model_attempts:

@@ -47,7 +47,13 @@ class ModelRequest:
 
 
 async def full_request(
-    store: SessionStore, key: SessionKey, agent: Agent, context: Context, *, media: MediaCache | None = None
+    store: SessionStore,
+    key: SessionKey,
+    agent: Agent,
+    context: Context,
+    *,
+    media: MediaCache | None = None,
+    notes: Mapping[str, str] | None = None,
 ) -> ModelRequest:
     """The next model call of a session, as it goes out: with the media that the log only refers to.
 
@@ -57,23 +63,24 @@ async def full_request(
         agent: the agent it is with.
         context: what the store has of it for the model.
         media: where the bytes of media are remembered; None: nowhere.
+        notes: what goes before the words of messages, by their events' ids.
 
     Raises:
         InvalidInstruction: the instruction needs a state key that is not set.
     """
-    request = model_request(agent, context)
+    request = model_request(agent, context, notes)
     limit = agent.limits.media_chars
     contents = await with_media(store, key, request.contents, limit=limit, cache=media)
     return replace(request, contents=contents)
 
 
-def model_request(agent: Agent, context: Context) -> ModelRequest:
+def model_request(agent: Agent, context: Context, notes: Mapping[str, str] | None = None) -> ModelRequest:
     """The next model call of a session, media not loaded.
 
     Raises:
         InvalidInstruction: the instruction needs a state key that is not set.
     """
-    prompt = build_prompt(agent, context.session.state, context.summary, context.events)
+    prompt = build_prompt(agent, context.session.state, context.summary, context.events, notes)
     tools = [tool.declaration for tool in tools_for(agent, context.summary, context.events)]
     system, extra = prompt.system, agent.generation
     if agent.output_schema is not None:

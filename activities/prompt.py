@@ -68,7 +68,11 @@ class Piece:
 
 
 def build_prompt(
-    agent: Agent, state: Mapping[str, Json], summary: Event | None, events: Iterable[Event]
+    agent: Agent,
+    state: Mapping[str, Json],
+    summary: Event | None,
+    events: Iterable[Event],
+    notes: Mapping[str, str] | None = None,
 ) -> Prompt:
     """The prompt for the next step: instruction, the live summary, and the raw tail.
 
@@ -77,13 +81,22 @@ def build_prompt(
         state: the session's state, all scopes.
         summary: the newest live compaction event.
         events: live events from the summary's tail on, in order, compactions left out.
+        notes: what goes before the words of messages, by their events' ids.
     """
-    return Prompt(system=render(agent.instruction, state), contents=contents_of(summary, events))
+    contents = [_noted(piece, notes or {}) for piece in pieces_of(summary, events)]
+    return Prompt(system=render(agent.instruction, state), contents=contents)
 
 
 def contents_of(summary: Event | None, events: Iterable[Event]) -> list[JsonObject]:
     """The conversation as genai contents in wire form, calls and responses paired."""
     return [piece.content for piece in pieces_of(summary, events)]
+
+
+def _noted(piece: Piece, notes: Mapping[str, str]) -> JsonObject:
+    note = notes.get(piece.events[0].id) if piece.events else None
+    if note is None:
+        return piece.content
+    return {**piece.content, "parts": [{"text": note}, *piece.content["parts"]]}
 
 
 def pieces_of(summary: Event | None, events: Iterable[Event]) -> Iterator[Piece]:

@@ -27,6 +27,7 @@ __all__ = ["DEFAULT_MODEL", "Agent", "Compaction", "Limits", "Memory"]
 DEFAULT_MODEL = "gemini-3-flash-preview"
 
 MOST_DIMENSIONS = 3_072
+MOST_PRELOADED = 20
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 _TAKEN_NAMES = frozenset({"user", "perdure"})
@@ -162,6 +163,8 @@ class Memory:
         embedding_model: a Gemini model whose vectors find passages by their meaning, too, such as
             ``gemini-embedding-001``; where None, only their words do.
         dimensions: of the vectors, 8 to 3,072.
+        preload: how many passages, up to 20, the model is shown with the user's message without having
+            asked: those that the message finds.
 
     Raises:
         InvalidAgent: a model without a name, or a number that makes no sense.
@@ -170,6 +173,7 @@ class Memory:
     on_end: bool = True
     embedding_model: str | None = None
     dimensions: int = 768
+    preload: int = 0
 
     def __post_init__(self) -> None:
         check_kind("Memory.on_end", self.on_end, bool)
@@ -177,6 +181,9 @@ class Memory:
         check_int("Memory.dimensions", self.dimensions, least=8)
         if self.dimensions > MOST_DIMENSIONS:
             raise InvalidAgent(f"Memory.dimensions is {self.dimensions}; it is at most {MOST_DIMENSIONS}")
+        check_int("Memory.preload", self.preload, least=0)
+        if self.preload > MOST_PRELOADED:
+            raise InvalidAgent(f"Memory.preload is {self.preload}; it is at most {MOST_PRELOADED}")
 
 
 @dataclass(frozen=True, init=False, repr=False)

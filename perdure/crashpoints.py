@@ -35,6 +35,7 @@ _TRANSACTIONS = {
     "fork": "the copy of a session",
     "import": "a session from an archive",
     "delete": "a session and all that is its own goes",
+    "remember": "a part of what a session said is in its user's memory",
 }
 
 _OTHERS = {

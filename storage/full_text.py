@@ -40,17 +40,17 @@ _FROM = {
     "postgresql": f"""
   FROM unnest(CAST(:words AS text[]), CAST(:weights AS float8[])) AS w(word, weight)
  CROSS JOIN LATERAL (
-       SELECT m.id, m.app, m.user_id, m.event_id, m.said_at, m.text FROM memory_passages m
+       SELECT m.id, m.app, m.user_id, m.session_id, m.event_id, m.said_at, m.text FROM memory_passages m
         WHERE {VECTOR.format(column="m.words")} @@ w.word::tsquery
        OFFSET 0) AS p
- WHERE p.app = :app AND p.user_id = :user_id""",
+ WHERE p.app = :app AND p.user_id = :user_id AND p.session_id <> :but""",
     # The order is given: looked up the other way round, each passage would be asked for each word.
     "sqlite": """
   FROM (SELECT json_extract(value, '$[0]') AS word, json_extract(value, '$[1]') AS weight
           FROM json_each(:words)) w
  CROSS JOIN memory_words ON memory_words MATCH w.word
  CROSS JOIN memory_passages p ON p.id = memory_words.rowid
- WHERE p.app = :app AND p.user_id = :user_id""",
+ WHERE p.app = :app AND p.user_id = :user_id AND p.session_id <> :but""",
 }
 
 LOOK_UP = {"postgresql": "'{owner}' & '{word}'", "sqlite": '"{owner}" AND "{word}"'}

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from perdure.types import Passage, SessionKey
 from storage.full_text import COUNT_WORDS, FIND, LOOK_UP
-from storage.records import owner
+from storage.records import Whose, owner
 from storage.schema import events, memories, memory_passages
 from storage.session_row import LockedSession
 from storage.storable import dumps
@@ -109,15 +109,14 @@ async def forget_user(conn: AsyncConnection, app: str, user_id: str) -> int:
     return len(gone)
 
 
-async def by_words(conn: AsyncConnection, app: str, user_id: str, query: str, limit: int) -> list[int]:
+async def by_words(conn: AsyncConnection, whose: Whose, query: str, limit: int) -> list[int]:
     """The ids of the passages in which the words of a query weigh most, best first."""
     words = words_of(query, asked=True)[:MOST_WORDS]
     if not words:
         return []
     dialect = conn.dialect.name
-    mine = owner_word(app, user_id)
+    mine = owner_word(whose["app"], whose["user_id"])
     asked = [LOOK_UP[dialect].format(owner=mine, word=word) for word in words]
-    whose = {"app": app, "user_id": user_id}
     counts = await conn.execute(
         COUNT_WORDS[dialect], {**whose, **_weighed(dialect, dict.fromkeys(asked, 1.0))}
     )
@@ -125,7 +124,7 @@ async def by_words(conn: AsyncConnection, app: str, user_id: str, query: str, li
     if not in_passages:
         return []
     total = select(func.count()).select_from(memory_passages).where(*_OF_USER)
-    many: int = (await conn.execute(total, whose)).scalar_one()
+    many: int = (await conn.execute(total, dict(whose))).scalar_one()
     weights = {word: math.log(1 + many / count) for word, count in in_passages.items()}
     found = await conn.execute(FIND[dialect], {**whose, **_weighed(dialect, weights), "limit": limit})
     return [row.id for row in found]

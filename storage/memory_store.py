@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from perdure.errors import InvalidOption
 from perdure.types import Passage, SessionKey
 from storage import memory, remembering, vectors
-from storage.records import Remembered
+from storage.records import Remembered, Whose
 from storage.remembering import Added, Part, Ready
 from storage.storable import check_id, check_key
 from storage.store import Confirm, Store
@@ -98,6 +98,7 @@ class MemoryStore(Store):
         limit: int = 10,
         model: str | None = None,
         near: Sequence[float] | None = None,
+        but: str | None = None,
     ) -> list[Passage]:
         """What a user's sessions said about something, best first. No other user's memory is looked at.
 
@@ -111,18 +112,20 @@ class MemoryStore(Store):
             model: the embedding model of ``near``; then passages also are found by their vectors of
                 that model, and those found both ways come first.
             near: the query's vector.
+            but: the id of a session that is left out.
 
         Raises:
             InvalidOption: a limit that makes no sense.
         """
         _check_user(app, user_id)
+        whose = Whose(app=app, user_id=user_id, but=but or "")
         if not 0 < limit <= MOST_FOUND:
             raise InvalidOption(f"limit is {limit}; a search gives 1 to {MOST_FOUND} passages")
         both = model is not None and near is not None
         count = max(limit, CANDIDATES) if both else limit
-        ranked = [await self._db.read(lambda conn: memory.by_words(conn, app, user_id, query, count))]
+        ranked = [await self._db.read(lambda conn: memory.by_words(conn, whose, query, count))]
         if model is not None and near is not None:
-            ranked.append(await self._nearest(app, user_id, model, near, count))
+            ranked.append(await self._nearest(whose, model, near, count))
         ids = {number for each in ranked for number in each}
         if not ids:
             return []
@@ -170,13 +173,11 @@ class MemoryStore(Store):
 
         return await self._write("remember", key, work, confirm=confirm)
 
-    async def _nearest(
-        self, app: str, user_id: str, model: str, near: Sequence[float], limit: int
-    ) -> list[int]:
-        found = await self._db.read(lambda conn: vectors.by_pgvector(conn, app, user_id, model, near, limit))
+    async def _nearest(self, whose: Whose, model: str, near: Sequence[float], limit: int) -> list[int]:
+        found = await self._db.read(lambda conn: vectors.by_pgvector(conn, whose, model, near, limit))
         if found is not None:
             return found
-        stored = await self._db.read(lambda conn: vectors.stored(conn, app, user_id, model))
+        stored = await self._db.read(lambda conn: vectors.stored(conn, whose, model))
         return await asyncio.to_thread(vectors.nearest, stored, near, limit)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypedDict
 
 from sqlalchemy import Row
 
@@ -111,6 +111,15 @@ class Remembered:
     """Passages that were added now."""
     passages: int
     """Passages there are of this session."""
+
+
+class Whose(TypedDict):
+    """Whose memory is searched; the names are those of the statements' parameters."""
+
+    app: str
+    user_id: str
+    but: str
+    """A session that is left out; no session has the name that is empty."""
 
 
 def owner(key: SessionKey) -> dict[str, str]:

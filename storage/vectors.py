@@ -17,7 +17,7 @@ from sqlalchemy import bindparam, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from perdure.types import SessionKey
-from storage.records import owner
+from storage.records import Whose, owner
 from storage.schema import Vector, memories, memory_passages
 
 __all__ = ["AMONG", "by_pgvector", "keep", "lacking", "nearest", "of_length_one", "stored"]
@@ -29,6 +29,7 @@ _COLUMNS = memory_passages.c
 _MINE = (
     _COLUMNS.app == bindparam("app"),
     _COLUMNS.user_id == bindparam("user_id"),
+    _COLUMNS.session_id != bindparam("but"),
     _COLUMNS.embedding_model == bindparam("model"),
 )
 _STORED = (
@@ -40,7 +41,7 @@ _STORED = (
 # What a fork and its source have both is one event, and found once.
 _BY_PGVECTOR = """
 SELECT max(id) AS id FROM memory_passages
- WHERE app = :app AND user_id = :user_id AND embedding_model = :model
+ WHERE app = :app AND user_id = :user_id AND session_id <> :but AND embedding_model = :model
  GROUP BY event_id, said_at, text
  ORDER BY min(CAST(embedding AS {schema}.vector) OPERATOR({schema}.<=>)
               CAST(CAST(:near AS real[]) AS {schema}.vector)), max(id) DESC
@@ -76,7 +77,7 @@ async def keep(
 
 
 async def by_pgvector(
-    conn: AsyncConnection, app: str, user_id: str, model: str, near: Sequence[float], limit: int
+    conn: AsyncConnection, whose: Whose, model: str, near: Sequence[float], limit: int
 ) -> list[int] | None:
     """The ids of the nearest passages, nearest first; None where the database has no pgvector."""
     if conn.dialect.name != "postgresql":
@@ -84,17 +85,15 @@ async def by_pgvector(
     schema = (await conn.execute(_PGVECTOR)).scalar_one_or_none()
     if schema is None:
         return None
-    given = {**_whose(app, user_id, model), "near": of_length_one(near), "limit": limit}
+    given = {**whose, "model": model, "near": of_length_one(near), "limit": limit}
     found = await conn.execute(text(_BY_PGVECTOR.format(schema=schema)), given)
     return [row.id for row in found]
 
 
-async def stored(
-    conn: AsyncConnection, app: str, user_id: str, model: str
-) -> list[tuple[int, Sequence[float]]]:
+async def stored(conn: AsyncConnection, whose: Whose, model: str) -> list[tuple[int, Sequence[float]]]:
     """The newest passages of a user that have a vector of this model: their ids and vectors."""
     found: dict[tuple[Any, ...], tuple[int, Sequence[float]]] = {}
-    for row in await conn.execute(_STORED, _whose(app, user_id, model)):
+    for row in await conn.execute(_STORED, {**whose, "model": model}):
         found.setdefault((row.event_id, row.said_at, row.text), (row.id, row.embedding))
     return list(found.values())
 
@@ -110,7 +109,3 @@ def of_length_one(vector: Sequence[float]) -> list[float]:
     """A vector of the same direction and of length 1."""
     length = math.sqrt(sum(map(mul, vector, vector)))
     return [value / length for value in vector] if length else list(vector)
-
-
-def _whose(app: str, user_id: str, model: str) -> dict[str, Any]:
-    return {"app": app, "user_id": user_id, "model": model}

@@ -155,7 +155,7 @@ def _again(task: ToolTask) -> str:
 
 
 async def steer(name: str, task: Any, result: type[T], summary: str) -> T:
-    """A short activity that is one transaction: rewind, interrupt, end, save an artifact."""
+    """A short activity that ends in one transaction: rewind, interrupt, end, save an artifact."""
     done: T = await workflow.execute_activity(
         name,
         task,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import defaultdict
 from dataclasses import replace
 from typing import Any
 
@@ -315,6 +316,18 @@ async def test_a_user_is_forgotten(store: SessionStore, key: SessionKey) -> None
     assert await rows(store, "memory_passages") == 2
 
 
+async def test_a_session_is_left_out(store: SessionStore, key: SessionKey) -> None:
+    other = replace(key, session_id="s2")
+    for mine in (key, other):
+        await told(store, mine, "i1", f"red {mine.session_id}", "-")
+        await store.remember(mine)
+        lacking = await store.lacking_vectors(mine, "m", 10)
+        await store.keep_vectors(mine, "m", [(number, [1.0]) for number, _ in lacking])
+    for query in ("red", "?"):
+        assert "red s1" not in await found(store, key, query, but="s1", model="m", near=[1.0])
+        assert "red s2" in await found(store, key, query, but="s1", model="m", near=[1.0])
+
+
 async def test_a_limit_that_makes_no_sense(store: SessionStore) -> None:
     for limit in (0, -1, 101):
         with pytest.raises(InvalidOption, match="1 to 100"):
@@ -342,16 +355,19 @@ async def test_pgvector_finds_the_same(backend: Backend, store: SessionStore, ke
     for invocation in range(20):
         await told(store, key, f"i{invocation}", f"said {invocation}", f"answered {invocation}")
     await store.remember(key)
-    lacking = await store.lacking_vectors(key, "m", 100)
-    await store.keep_vectors(
-        key, "m", [(number, [numbers.gauss(0, 1) for _ in range(16)]) for number, _ in lacking]
-    )
+    fork = (await store.fork(key, "fork")).key
+    await store.remember(fork)
+    random_vectors: dict[str, list[float]] = defaultdict(lambda: [numbers.gauss(0, 1) for _ in range(16)])
+    for mine in (key, fork):
+        lacking = await store.lacking_vectors(mine, "m", 100)
+        await store.keep_vectors(mine, "m", [(number, random_vectors[text]) for number, text in lacking])
     near = [[numbers.gauss(0, 1) for _ in range(16)] for _ in range(5)]
 
     async def all_found() -> list[list[str]]:
         return [await found(store, key, "-", limit=7, model="m", near=each) for each in near]
 
     plain = await all_found()
+    assert all(len(set(texts)) == 7 for texts in plain), "the fork has nothing that its source has not"
     connection = await asyncpg.connect(backend.url)
     await connection.execute("CREATE EXTENSION vector")
     try:

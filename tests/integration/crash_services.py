@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from perdure.crashpoints import crash_at, note_in, noted
 from perdure.errors import SessionExists
 from perdure.types import Event, SessionKey
-from storage.schema import artifacts, events, sessions, state
+from storage.schema import artifacts, events, memories, memory_passages, sessions, state
 from storage.sessions import SessionStore
 from tests.integration.crash_scenarios import Script
 from tests.integration.crashes import STARTED_IN, Stage, become, fork, starting
@@ -46,6 +46,10 @@ async def delete(store: SessionStore, key: SessionKey) -> None:
     await store.delete(key)
 
 
+async def remember(store: SessionStore, key: SessionKey) -> None:
+    await store.remember(key)
+
+
 OPERATIONS: dict[str, Callable[[SessionStore, SessionKey], Awaitable[None]]] = {
     "create": make,
     "update": update,
@@ -53,6 +57,7 @@ OPERATIONS: dict[str, Callable[[SessionStore, SessionKey], Awaitable[None]]] = {
     "import": copy_to_another_user,
     "stage": stage_artifact,
     "delete": delete,
+    "remember": remember,
 }
 """By name. Each is all or nothing, and done again it is done once."""
 
@@ -89,8 +94,10 @@ async def everything(store: SessionStore, user: str) -> str:
 
     async def work(conn: AsyncConnection) -> list[str]:
         found = []
-        for table in (sessions, events, state, artifacts):
-            columns = [each for each in table.c if each.name != "epoch" and not each.name.endswith("_at")]
+        for table in (sessions, events, state, artifacts, memories, memory_passages):
+            # A passage's number is its database's, and its words begin with a mark of the user.
+            other = {"epoch", "words"} | ({"id"} if table is memory_passages else set())
+            columns = [each for each in table.c if each.name not in other and not each.name.endswith("_at")]
             rows = await conn.execute(select(*columns).where(table.c.user_id.like(f"{user}%")))
             found += sorted(f"{table.name} {tuple(row)}" for row in rows)
         return found

@@ -14,9 +14,17 @@ def recall(context: ToolContext) -> list[str]:
     return [passage.text for passage in context.blocking.search_memory("cat", limit=1)]
 
 
+@tool
+def nothing() -> str:
+    """So that there is a second step."""
+    return "done"
+
+
 MEMORY_AGENTS = [
     Agent(name="friend", tools=[search_memory, recall], memory=Memory()),
     Agent(name="knower", tools=[search_memory], memory=Memory(embedding_model="embedder", dimensions=64)),
     Agent(name="discreet", memory=Memory(on_end=False)),
     Agent(name="forgetful"),
+    Agent(name="reminded", tools=[recall], memory=Memory(preload=2)),
+    Agent(name="seer", tools=[nothing], memory=Memory(embedding_model="embedder", dimensions=64, preload=2)),
 ]

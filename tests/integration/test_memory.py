@@ -191,6 +191,60 @@ async def test_a_turn_that_runs_is_remembered_as_far_as_it_is(sqlite_world: Worl
     assert (await sqlite_world.runner.remember(key)).passages == 2
 
 
+async def test_what_the_message_finds_is_shown_with_it(sqlite_world: World) -> None:
+    """At each step of its turn, as the memory is by then; the log and later turns have nothing of it."""
+    key = sqlite_world.key("reminded")
+    for number, text in enumerate(("My cat is called Mia.", "My cat is called Rex.", "It rains.")):
+        await told(sqlite_world, key, text, reply="I see.", message_id=f"m{number}")
+    await sqlite_world.runner.remember(key)
+    await sqlite_world.runner.rewind(key, "m1")
+    await told(sqlite_world, key, "It rains.", message_id="m4")
+    await sqlite_world.runner.end(key)
+    later = replace(key, session_id="later")
+    sqlite_world.gemini.script(call("recall"), say("Mia."), say("Nothing."))
+    assert (await sqlite_world.runner.ask(later, "What is my cat called?", message_id="m1")).text == "Mia."
+    for asked in sqlite_world.gemini.model_calls()[-2:]:
+        note, said = (part["text"] for part in asked.contents[0]["parts"])
+        assert said == "What is my cat called?"
+        assert note.startswith("<memory>")
+        assert "user: My cat is called Mia." in note
+        assert "Rex" not in note
+        assert "rains" not in note
+    # Its own words are in the prompt already.
+    await sqlite_world.runner.remember(later)
+    await sqlite_world.runner.ask(later, "What is a whale?", message_id="m2")
+    contents = sqlite_world.gemini.model_calls()[-1].contents
+    assert contents[0] == {"role": "user", "parts": [{"text": "What is my cat called?"}]}
+    assert "What is my cat called?" not in contents[-1]["parts"][0]["text"]
+    log = await sqlite_world.store.log(later)
+    assert "<memory>" not in str(log)
+    await sqlite_world.runner.forget_user(key.app, key.user_id)
+    await told(sqlite_world, later, "What is my cat called?", message_id="m3")
+    [said] = sqlite_world.gemini.model_calls()[-1].contents[-1]["parts"]
+    assert said == {"text": "What is my cat called?"}
+
+
+async def test_a_fork_is_not_reminded_of_what_its_source_said(sqlite_world: World) -> None:
+    key = sqlite_world.key("reminded")
+    await told(sqlite_world, key, "My cat is called Mia.")
+    await sqlite_world.runner.remember(key)
+    fork = (await sqlite_world.store.fork(key, "fork")).key
+    await told(sqlite_world, fork, "And my cat?", message_id="m2")
+    assert "<memory>" not in str(sqlite_world.gemini.model_calls()[-1].contents)
+
+
+async def test_a_turn_of_many_steps_embeds_its_message_once(sqlite_world: World) -> None:
+    key = sqlite_world.key("seer")
+    await told(sqlite_world, key, "Mia is my tabby")
+    await sqlite_world.runner.remember(key)
+    before = len(sqlite_world.gemini.model_calls("embed"))
+    later = replace(key, session_id="later")
+    sqlite_world.gemini.script(call("nothing"), say("Mia."))
+    await sqlite_world.runner.ask(later, "the cat", message_id="m1")
+    assert len(sqlite_world.gemini.model_calls("embed")) == before + 1
+    assert "Mia is my tabby" in sqlite_world.gemini.model_calls()[-1].contents[0]["parts"][0]["text"]
+
+
 async def test_the_history_has_nothing_that_was_said(sqlite_world: World) -> None:
     key = sqlite_world.key("knower")
     await told(sqlite_world, key, "Tell me a secret.", reply="A whale.")

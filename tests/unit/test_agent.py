@@ -38,7 +38,15 @@ def test_defaults() -> None:
 
 @pytest.mark.parametrize(
     "given",
-    [{"on_end": 1}, {"embedding_model": ""}, {"dimensions": 7}, {"dimensions": 3_073}, {"dimensions": "8"}],
+    [
+        {"on_end": 1},
+        {"embedding_model": ""},
+        {"dimensions": 7},
+        {"dimensions": 3_073},
+        {"dimensions": "8"},
+        {"preload": -1},
+        {"preload": 21},
+    ],
 )
 def test_a_memory_that_makes_no_sense(given: dict[str, Any]) -> None:
     with pytest.raises(InvalidAgent, match=rf"Memory\.{next(iter(given))}"):

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 from google.genai.errors import ClientError
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from activities.builtin_tools import builtin_tool, tools_for
@@ -193,6 +193,8 @@ _FIELDS = st.dictionaries(
 _INNER = st.dictionaries(st.sampled_from(["displayName", "later"]), _JSON)
 
 
+# How long it takes to think of examples is the machine's business.
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(), st.booleans(), _FIELDS, _INNER, st.booleans(), st.randoms())
 async def test_a_part_comes_back_letter_by_letter(
     data: bytes, url_safe: bool, fields: JsonObject, inner: JsonObject, snake: bool, random: Any
