@@ -176,10 +176,12 @@ class WaitingCalls(WaitingLists):
         await typed(handle.signal(AgentSession.notify, request), key)
         return notification_id
 
-    async def _update(self, key: SessionKey, name: str, request: Request, request_id: str | None) -> Settled:
+    async def _update(
+        self, key: SessionKey, name: str, request: Decision | Result | Progress, request_id: str | None
+    ) -> Settled:
         handle = self.client.get_workflow_handle(key.workflow_id)
         # Temporal itself answers an update that comes again under its id, within one run.
-        update_id = f"{name}:{request_id}" if request_id is not None else None
+        update_id = f"{name}:{request.call_id}:{request_id}" if request_id is not None else None
         call = handle.execute_update(name, request, id=update_id, result_type=Settled)
         return await typed(while_served(self.client, key.workflow_id, self._task_queue, call), key)
 
