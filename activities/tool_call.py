@@ -30,6 +30,7 @@ from activities.waits import (
     approved,
     begun_event_id,
     begun_of,
+    in_short,
     settled_meta,
     ticket_of,
     too_long,
@@ -54,6 +55,8 @@ from storage.sessions import SessionStore
 
 __all__ = ["Call"]
 
+CALLED_WITH = "called_with"
+"""Of a response, and of a ticket's meta: the arguments that a person has put in place of the model's."""
 LONGEST_ERROR = 1_000
 """Characters that an event's error keeps of what a tool raised; the response has the rest."""
 
@@ -84,6 +87,8 @@ class Call:
         self._tries = 0
         self._value: Json = None
         """What a person or the world sent with the resolution."""
+        self._had: Json = None
+        """The other arguments that the tool had when it left its ticket."""
         self._stop = threading.Event()
         self._artifacts = CallArtifacts(store, key, task.invocation_id, self._id)
         self._state = state
@@ -95,6 +100,7 @@ class Call:
             found: what the log has of the call.
         """
         asked, begun = (found.get(name) for name in wait_ids(self._task))
+        self._had = begun.meta.get(CALLED_WITH) if begun is not None else None
         resolution = self._task.resolution
         if approved(resolution) and begun is not None:
             return begun  # that a person said yes was heard before, and the tool has run
@@ -184,7 +190,7 @@ class Call:
         if answer.error is not None:
             return self._failed(answer.error)
         result = answer.value if isinstance(answer.value, dict) else {"result": answer.value}
-        return self._response(self._told(result))
+        return self._response(result)
 
     async def _answered_by_agent(self, asked: Asked) -> Event:
         """What is written when the agent that it asked is done, with what that took."""
@@ -192,16 +198,14 @@ class Call:
             return self._failed(f"{self._name} was an agent when it was asked, and is none any more.")
         asking = Asking(self._store, self._key, self._agent, self._tool, self._task)
         said = await asking.answer(asked)
-        told = self._told(said.result)
-        event = self._response(told) if said.error is None else self._failed(said.error)
+        event = self._response(said.result) if said.error is None else self._failed(said.error)
         return replace(event, meta={**event.meta, **said.meta})
 
     def _ran(self, tool: Tool, result: JsonObject | Pause) -> Event:
         """What is written when the tool has run: its result, or that there is more to wait for."""
         wait = begun_of(tool, self._agent.limits, result)
         if wait is None and not isinstance(result, Pause):
-            told = self._told(result)
-            return self._response(told, state_delta=self._state.delta, artifact_delta=self._artifacts.saved)
+            return self._response(result, state_delta=self._state.delta, artifact_delta=self._artifacts.saved)
         assert wait is not None, "a pause is waited for"
         if not self._task.may_wait:
             return self._response({"error": OLD_WORKFLOW})
@@ -209,6 +213,8 @@ class Call:
         if too_long(ticket, self._agent.limits):
             return self._failed(f"Its ticket has more than {self._agent.limits.result_chars} characters.")
         meta = ticket_of(self._task, self._name, wait, ticket)
+        if self._changed:
+            meta[CALLED_WITH] = in_short(self._arguments)
         return self._note(
             begun_event_id(self._task),
             meta,
@@ -270,17 +276,14 @@ class Call:
     @property
     def _arguments(self) -> JsonObject:
         """The model's, or those that a person put in their place."""
-        resolution = self._task.resolution
-        if resolution is not None and resolution.decision == "changed":
+        if self._changed:
             return dict(self._value) if isinstance(self._value, dict) else {}
         return self._call.get("args") or {}
 
-    def _told(self, result: JsonObject) -> JsonObject:
-        """The result, as the model is to be told it: also that a person has changed what it asked for."""
-        resolution = self._task.resolution
-        if resolution is not None and resolution.decision == "changed":
-            return {"called_with": self._arguments, **result}
-        return result
+    @property
+    def _changed(self) -> bool:
+        """Whether a person has now put other arguments in place of the model's."""
+        return self._task.resolution is not None and self._task.resolution.decision == "changed"
 
     async def _value_of(self, resolution: Resolution) -> Json:
         if resolution.blob is None:
@@ -321,7 +324,9 @@ class Call:
         artifact_delta: Mapping[str, int] | None = None,
         error: JsonObject | None = None,
     ) -> Event:
-        response = {"name": self._name, "response": result}
+        had = self._arguments if self._changed else self._had
+        told = result if had is None else {CALLED_WITH: had, **result}
+        response = {"name": self._name, "response": told}
         if self._call.get("id"):
             response = {"id": self._call["id"], **response}
         return Event(

@@ -32,6 +32,7 @@ __all__ = [
     "begun_event_id",
     "begun_id_of",
     "begun_of",
+    "in_short",
     "outcome_of",
     "parts_of_call_id",
     "settled_meta",
@@ -43,6 +44,10 @@ __all__ = [
 
 OLD_WORKFLOW = "This call must wait, and the worker of this session is of a release that cannot wait yet."
 """What the model is told where a session's workflow runs code from before there were waits."""
+
+
+LONGEST_KEPT = 1_000
+"""Characters that a ticket's meta keeps of the arguments that a person has given."""
 
 
 def approval_id_of(invocation_id: str, step: int, index: int) -> str:
@@ -192,6 +197,12 @@ def answer_to(resolution: Resolution, begun: Event | None, asked: Event | None, 
 def settled_meta(resolution: Resolution) -> JsonObject:
     """What the log keeps of who settled a call, and how."""
     return given(decision=resolution.decision, by=resolution.by, reason=resolution.reason)
+
+
+def in_short(arguments: JsonObject) -> Json:
+    """The arguments as a ticket's meta keeps them: of much only the beginning, as text."""
+    said = json.dumps(arguments, ensure_ascii=False)
+    return arguments if len(said) <= LONGEST_KEPT else f"{said[:LONGEST_KEPT]}…"
 
 
 def too_long(ticket: Json, limits: Limits) -> bool:

@@ -178,7 +178,7 @@ def _answer(found: _Open, response: types.FunctionResponse) -> JsonObject | _Con
         # How some of google-adk's clients wrap it.
         plain = json.loads(said["response"]) if said.keys() == {"response"} else said
         confirmation = _Confirmation.model_validate(plain)
-    except (TypeError, ValueError):  # pydantic's own errors are such, too
+    except (TypeError, ValueError, RecursionError):  # pydantic's own errors are such, too
         raise HTTPException(
             400, f'The response to {CONFIRMATION} is no {{"confirmed": true}} or {{"confirmed": false}}.'
         ) from None

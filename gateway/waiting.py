@@ -53,7 +53,7 @@ class WaitingCalls(WaitingLists):
             InvalidMessage, InvalidContent: the arguments were not taken.
             SessionNotFound: it has no open workflow.
         """
-        fields = given(call_id=call_id, decision="yes", by=by, arguments=arguments)
+        fields = given(call_id=call_id, decision="yes", by=by, arguments=arguments, request_id=request_id)
         request = await self._carried(key, call_id, Decision, fields, "arguments")
         return await self._update(key, "approve", request, request_id)
 
@@ -73,7 +73,9 @@ class WaitingCalls(WaitingLists):
             InvalidMessage, InvalidContent: the reason was not taken.
             SessionNotFound: it has no open workflow.
         """
-        request = Decision.of(given(call_id=call_id, decision="no", by=by, reason=reason))
+        request = Decision.of(
+            given(call_id=call_id, decision="no", by=by, reason=reason, request_id=request_id)
+        )
         return await self._update(key, "approve", request, request_id)
 
     async def tool_result(
@@ -93,7 +95,7 @@ class WaitingCalls(WaitingLists):
             InvalidMessage, InvalidContent: it was not taken.
             SessionNotFound: it has no open workflow.
         """
-        fields = given(call_id=call_id, result=result, error=error, by=by)
+        fields = given(call_id=call_id, result=result, error=error, by=by, request_id=request_id)
         request = await self._carried(key, call_id, Result, fields, "result")
         return await self._update(key, "tool_result", request, request_id)
 
@@ -176,10 +178,12 @@ class WaitingCalls(WaitingLists):
         await typed(handle.signal(AgentSession.notify, request), key)
         return notification_id
 
-    async def _update(self, key: SessionKey, name: str, request: Request, request_id: str | None) -> Settled:
+    async def _update(
+        self, key: SessionKey, name: str, request: Decision | Result | Progress, request_id: str | None
+    ) -> Settled:
         handle = self.client.get_workflow_handle(key.workflow_id)
         # Temporal itself answers an update that comes again under its id, within one run.
-        update_id = f"{name}:{request_id}" if request_id is not None else None
+        update_id = f"{name}:{request.call_id}:{request_id}" if request_id is not None else None
         call = handle.execute_update(name, request, id=update_id, result_type=Settled)
         return await typed(while_served(self.client, key.workflow_id, self._task_queue, call), key)
 

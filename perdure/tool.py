@@ -59,7 +59,7 @@ class Tool:
         on_timeout: what becomes of the call when they are over: ``refuse`` (the model is told),
             ``approve`` (it runs) or ``fail`` (the turn ends in an error).
         long_running: what the function returns is a ticket, and the call waits until its result
-            is sent as ``tool_result``; see ``ToolContext.result_id``.
+            is sent as ``tool_result``; see ``ToolContext.task_token``.
         result_timeout: seconds the result may take; the agent's ``limits.waiting_timeout`` where None.
         task_queue: the task queue whose workers run it; the session's own where None.
         activity: the activity of that name runs it there, with JSON in and out, instead of the function.
@@ -347,7 +347,7 @@ def tool(
         on_timeout: what becomes of the call when they are over: ``refuse`` (the model is told),
             ``approve`` (it runs) or ``fail`` (the turn ends in an error).
         long_running: what the function returns is a ticket, and the call waits until its result
-            is sent as ``tool_result``; see ``ToolContext.result_id``.
+            is sent as ``tool_result``; see ``ToolContext.task_token``.
         result_timeout: seconds the result may take; the agent's ``limits.waiting_timeout`` where None.
         task_queue: the task queue whose workers run it; the session's own where None.
         activity: the activity of that name runs it there, with JSON in and out, instead of the function.

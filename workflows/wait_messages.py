@@ -79,6 +79,8 @@ class Decision(_Sent):
     """Who decided; the log keeps it."""
     reason: str | None = None
     """With no: what the model is told."""
+    request_id: str | None = None
+    """Sent again under it, it gets the same answer, also in a later run."""
 
     def check(self) -> None:
         """Refuse what makes no sense.
@@ -106,6 +108,8 @@ class Result(_Sent):
     result: Any = None
     error: str | None = None
     by: str | None = None
+    request_id: str | None = None
+    """Sent again under it, it gets the same answer, also in a later run."""
 
     def check(self) -> None:
         """Refuse what makes no sense.
@@ -258,6 +262,8 @@ class Was(Record):
     call_id: str
     kind: str
     how: str
+    request_id: str | None = None
+    """Of what settled it."""
 
 
 class Parked(Record):

@@ -15,6 +15,7 @@ from temporalio import workflow
 
 from activities.protocol import Resolution
 from perdure.errors import AlreadySettled, CallNotFound
+from perdure.types import given
 from workflows.children import Children
 from workflows.messages import Carry
 from workflows.wait_messages import (
@@ -104,7 +105,7 @@ class Waits:
         """Told when a call begins or ceases to wait."""
         parked = carry.parked.calls if carry.parked is not None else ()
         self._open = {each.waiting.call_id: _Open(each.waiting) for each in parked}
-        self._settled = OrderedDict(((was.kind, was.call_id), was.how) for was in carry.was)
+        self._settled = OrderedDict(((was.kind, was.call_id), was) for was in carry.was)
         self._coming: set[str] = set()
 
     @property
@@ -116,11 +117,7 @@ class Waits:
     def was(self, left: Parked | None) -> list[Was]:
         """The last calls that do not wait any more; not those that are left for the next run."""
         still = {each.waiting.call_id for each in left.calls} if left is not None else ()
-        over = [
-            Was(call_id=call_id, kind=kind, how=how)
-            for (kind, call_id), how in self._settled.items()
-            if call_id not in still or how != _OVER
-        ]
+        over = [was for was in self._settled.values() if was.call_id not in still or was.how != _OVER]
         return over[-CARRIED:]
 
     @contextmanager
@@ -172,7 +169,7 @@ class Waits:
         Raises:
             CallNotFound, AlreadySettled: it does not.
         """
-        if not self._may_come(request):
+        if not self._may_come(request) and self._again(request) is None:
             self._check_now(request)
 
     def _check_now(self, request: Decision | Result | Progress) -> None:
@@ -180,8 +177,10 @@ class Waits:
         found = next((each for each in self.waiting if each.call_id == call_id), None)
         if found is not None and found.kind == kind:
             return
-        if how := self._over(request):
-            raise AlreadySettled(f"call {call_id} does not wait for {_KINDS[kind]} any more: it had {how!r}")
+        if was := self._over(request):
+            raise AlreadySettled(
+                f"call {call_id} does not wait for {_KINDS[kind]} any more: it had {was.how!r}"
+            )
         if found is not None:
             raise CallNotFound(f"call {call_id} waits for {found.title}, and not for {_KINDS[kind]}")
         raise CallNotFound(f"no call {call_id} waits in this session; its status has those that do")
@@ -192,9 +191,11 @@ class Waits:
         Raises:
             CallNotFound, AlreadySettled: the call does not wait for it.
         """
+        if again := self._again(request):
+            return again
         self._check_now(request)
         resolution = request.resolution
-        self._resolve(request.call_id, resolution)
+        self._resolve(request.call_id, resolution, request.request_id)
         return Settled(call_id=request.call_id, decision=resolution.decision)
 
     def report(self, progress: Progress) -> None:
@@ -217,18 +218,28 @@ class Waits:
         else:
             self._resolve(call_id, notification.resolution)
 
-    def _resolve(self, call_id: str, resolution: Resolution) -> None:
+    def _resolve(self, call_id: str, resolution: Resolution, request_id: str | None = None) -> None:
         here = self._open[call_id]
-        self._remember(here.waiting, resolution.decision)
+        self._remember(here.waiting, resolution.decision, request_id)
         here.resolution = resolution
         self._tell()
 
-    def _over(self, request: Decision | Result | Progress) -> str | None:
+    def _over(self, request: Decision | Result | Progress) -> Was | None:
         """How the wait that is meant came to its end."""
         return self._settled.get((_kind_of(request), request.call_id))
 
-    def _remember(self, waiting: Waiting, how: str) -> None:
-        self._settled[waiting.kind, waiting.call_id] = how
+    def _again(self, request: Decision | Result | Progress) -> Settled | None:
+        """What this very request was answered, where it has come before: perhaps to the run before."""
+        was = self._over(request)
+        if was is None or isinstance(request, Progress) or request.request_id is None:
+            return None
+        same = was.request_id == request.request_id
+        return Settled(call_id=was.call_id, decision=was.how) if same else None
+
+    def _remember(self, waiting: Waiting, how: str, request_id: str | None = None) -> None:
+        self._settled[waiting.kind, waiting.call_id] = Was(
+            call_id=waiting.call_id, kind=waiting.kind, how=how, **given(request_id=request_id)
+        )
         while len(self._settled) > REMEMBERED:
             self._settled.popitem(last=False)
 

@@ -87,7 +87,9 @@ async def test_other_arguments_that_do_not_fit_are_the_models_to_see(sqlite_worl
     await world.runner.approve(key, "m1:t1.0", arguments={"nonsense": 1})
     assert (await world.runner.ask(key, "go", message_id="m1")).status == "answered"
     assert made(key) == []
-    assert "nonsense" in str(await response(world, key))
+    told = await response(world, key)
+    assert told["called_with"] == {"nonsense": 1}, "the model's own would have fitted"
+    assert "nonsense" in told["error"]
 
 
 async def test_a_predicate_asks_for_large_amounts_only(sqlite_world: World) -> None:
@@ -304,3 +306,13 @@ async def test_what_is_too_long_is_refused_and_decides_nothing(sqlite_world: Wor
     assert error is not None
     assert (error.type, len(error.message) < 500) == ("InvalidMessage", True)
     assert [each.call_id for each in await world.runner.waiting(key)] == ["m1:t1.0"]
+
+
+async def test_one_request_id_for_two_calls_decides_about_both(sqlite_world: World) -> None:
+    world = sqlite_world
+    key = await parked(world, TRANSFER, call("transfer", to="bob", amount=1))
+    for _ in range(2):
+        for call_id in ("m1:t1.0", "m1:t1.1"):
+            assert (await world.runner.approve(key, call_id, request_id="r1")).call_id == call_id
+    assert (await world.runner.ask(key, "go", message_id="m1")).status == "answered"
+    assert sorted(made(key)) == [("ann", 5), ("bob", 1)]

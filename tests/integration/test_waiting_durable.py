@@ -229,7 +229,7 @@ async def test_decisions_and_renewals_at_once_lose_nothing(world: World) -> None
 
 async def test_what_was_settled_is_known_to_the_next_run(world: World) -> None:
     key = await parked(world, TRANSFER, call("transfer", to="bob", amount=7))
-    await world.runner.decline(key, "m1:t1.0")
+    await world.runner.decline(key, "m1:t1.0", request_id="r1")
     run = await run_id(world, key)
     for number in range(RENEW_AT):
         await world.runner.notify(key, f"early-{number}")
@@ -238,8 +238,11 @@ async def test_what_was_settled_is_known_to_the_next_run(world: World) -> None:
         return await run_id(world, key) != run
 
     await until(renewed)
-    with pytest.raises(AlreadySettled, match="'no'"):
-        await world.runner.approve(key, "m1:t1.0")
+    for other in (None, "r2"):
+        with pytest.raises(AlreadySettled, match="'no'"):
+            await world.runner.approve(key, "m1:t1.0", request_id=other)
+    again = await world.runner.decline(key, "m1:t1.0", request_id="r1")
+    assert again.decision == "no", "whoever lost the answer sends the same again"
     await world.runner.approve(key, "m1:t1.1")
     assert (await world.runner.ask(key, "go", message_id="m1")).text == "done"
 

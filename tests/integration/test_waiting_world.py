@@ -291,6 +291,37 @@ async def test_a_tool_that_needs_approval_and_then_takes_long(world: World) -> N
     assert await response(world, key) == {"result": "here"}
 
 
+@pytest.mark.parametrize("failed", [False, True])
+async def test_the_model_is_told_which_other_arguments_a_long_running_call_had(
+    sqlite_world: World, failed: bool
+) -> None:
+    world = sqlite_world
+    key = await parked(world, call("render_costly", scene="sea"))
+    await world.runner.approve(key, "m1:t1.0", arguments={"scene": "pond"})
+    assert (await world.runner.ask(key, "go", message_id="m1")).status == "waiting"
+    if failed:
+        await world.runner.tool_result(key, "m1:t1.0", error="no light")
+    else:
+        await world.runner.tool_result(key, "m1:t1.0", {"url": "x"})
+    assert (await world.runner.ask(key, "go", message_id="m1")).text == "done"
+    told = {"error": "no light"} if failed else {"url": "x"}
+    assert await response(world, key) == {"called_with": {"scene": "pond"}, **told}
+
+
+async def test_other_arguments_that_are_much_are_told_in_short(sqlite_world: World) -> None:
+    world = sqlite_world
+    key = await parked(world, call("render_costly", scene="sea"))
+    await world.runner.approve(key, "m1:t1.0", arguments={"scene": "x" * 20_000})
+    assert (await world.runner.ask(key, "go", message_id="m1")).status == "waiting"
+    begun = await world.store.event(key, "m1:k1.0")
+    assert begun is not None
+    assert len(begun.meta["called_with"]) < 1_100
+    await world.runner.tool_result(key, "m1:t1.0", 1)
+    assert (await world.runner.ask(key, "go", message_id="m1")).text == "done"
+    told = await response(world, key)
+    assert (str(told["called_with"]).startswith('{"scene": "xxx'), told["result"]) == (True, 1)
+
+
 async def test_s60_a_ticket_outlives_its_workflow(world: World) -> None:
     key = await parked(world, call("render", scene="sea"))
     await world.handle(key).terminate()
