@@ -51,6 +51,8 @@ class _Asking:
     waits_since: datetime | None = None
     given_up: bool = False
     """Its call was cancelled, and it is ending."""
+    tells: bool = False
+    """It was asked by a worker that knows of its waits."""
 
     @property
     def waits(self) -> Sequence[Waiting]:
@@ -68,6 +70,8 @@ class Children:
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self._changed = changed
+        self.is_over: Callable[[str], bool] = lambda _: True
+        """Whether a turn is over in the log, too."""
         self._calls: dict[asyncio.Task[None], _Asking] = {}
 
     @property
@@ -125,7 +129,7 @@ class Children:
             ActivityError: that was refused.
         """
         call_id = call_id_of(task.invocation_id, task.step, task.index)
-        here = _Asking(child.session, call_id, call.name, workflow.now(), let_go)
+        here = _Asking(child.session, call_id, call.name, workflow.now(), let_go, tells=child.tells)
         asking = asyncio.create_task(self._ask(task, call, child, here))
         self._calls[asking] = here
         asking.add_done_callback(self._over)
@@ -153,6 +157,9 @@ class Children:
             self._changed()
             await calls.run_tool(task.model_copy(update={"asked": asked}), CallRef(name=call.name))
         except (asyncio.CancelledError, ActivityError, ChildWorkflowError):
+            if here.tells:
+                # From then on its response is refused, if an attempt to write it is late: one of them counts.
+                await workflow.wait_condition(lambda: self.is_over(task.invocation_id))
             await _count(here)
             raise
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from perdure import Agent, Compaction, Limits
 from perdure.errors import InvocationRewound, ModelRefused
 from perdure.testing import call, say
-from tests.histories.agents_plays import BOSS, DESK, asked, child, handed_over
+from tests.histories.agents_plays import BOSS, DESK, asked, awaited, awaiting, child, handed_over
 from tests.histories.elsewhere_plays import PAINTER, elsewhere
 from tests.histories.ending_plays import deleted, end, refused, reopened, retention, stopped
 from tests.histories.play import Play
@@ -36,7 +36,7 @@ APPS = {
     "paused": "hasty",
     "elsewhere": "painter",
     "asked": "boss",
-    "child": "boss",
+    **dict.fromkeys(("child", "awaited", "awaiting"), "boss"),
     "handed_over": "desk",
 }
 """The agent of a play, where it is not the tester."""
@@ -345,6 +345,8 @@ PLAYS: dict[str, Callable[[Play], Awaitable[None]]] = {
         joined,
         scheduled,
         asked,
+        awaited,
+        awaiting,
         child,
         handed_over,
     )

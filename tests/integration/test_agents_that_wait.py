@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -18,7 +19,7 @@ from perdure import Agent, Limits, tool
 from perdure.agenttool import REQUEST, child_session_id
 from perdure.errors import CallNotFound
 from perdure.testing import call, say
-from perdure.types import JsonObject, SessionKey
+from perdure.types import JsonObject, Session, SessionKey
 from storage.sessions import SessionStore
 from tests.integration.harness import World, open_world, until
 
@@ -282,3 +283,39 @@ async def test_what_no_agent_of_the_session_says_is_not_heard(world: World) -> N
     assert status.last_error is not None
     assert status.last_error.type == "InvalidMessage"
     await asyncio.gather(world.runner.end(key), closed(world, child))
+
+
+async def test_what_an_agent_took_is_counted_after_the_turn_is_over_in_the_log(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = await parked(world, "k1", call("scout", request="look k2"))
+    child = child_of(key, "scout", "m1:t1.0")
+    get, answering = SessionStore.get, asyncio.Event()
+
+    async def held(store: SessionStore, of: SessionKey, **how: Any) -> Session:
+        if of == child and not how:  # its answer is being read
+            answering.set()
+            await asyncio.Event().wait()
+        return await get(store, of, **how)
+
+    monkeypatch.setattr(SessionStore, "get", held)
+    await world.runner.approve(child, RISKY)
+    await asyncio.wait_for(answering.wait(), 30)
+    await world.handle(key).cancel()
+    await asyncio.gather(closed(world, key), closed(world, child))
+    events = (await world.handle(key).fetch_history()).events
+    scheduled = {
+        event.activity_task_scheduled_event_attributes.activity_type.name: event.event_id
+        for event in events
+        if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED
+    }
+    ended = {
+        event.activity_task_completed_event_attributes.scheduled_event_id: event.event_id
+        for event in events
+        if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED
+    }
+    assert ended[scheduled["interrupt"]] < scheduled["count_child"], "else a late response counts it again"
+    monkeypatch.undo()
+    session, theirs = await world.session(key), await world.session(child)
+    assert theirs.spent.model_calls == 2
+    assert session.spent.model_calls == 1 + 2
