@@ -130,7 +130,7 @@ class ModelActivities:
                 raise StaleEpoch(f"step {task.step} of {task.invocation_id} in {key} came without an epoch")
             taken = await join(self._store, key, agent.limits, task, epoch) if task.joining else []
             context = await self._contexts.read(key, state_keys=keys_of(agent))
-            agent = acting(agent, context.session.state)
+            agent = acting(agent, context.session.state, begins=task.step == 1)
             answered = model_event_id(task.invocation_id, task.step)
             event = next((event for event in context.events if event.id == answered), None)
             if event is None:

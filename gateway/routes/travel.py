@@ -144,7 +144,8 @@ async def context(key: KeyDep, services: ServicesDep) -> Response:
     if found.summary is not None:
         told["summarySeq"] = found.summary.seq
     try:
-        request = await full_request(services.store, key, acting(agent, found.session.state), found)
+        next_one = acting(agent, found.session.state, begins=True)
+        request = await full_request(services.store, key, next_one, found)
         told |= {"contents": list(request.contents), "request": await body_of(request)}
     except PerdureError as error:
         contents = [piece.content for piece in pieces_of(found.summary, found.events)]
