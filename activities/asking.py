@@ -10,8 +10,10 @@ import logging
 from dataclasses import dataclass, field, replace
 
 from temporalio import activity
+from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
+from temporalio.service import RPCError, RPCStatusCode
 
-from activities.asking_tasks import COUNT_CHILD, CountTask
+from activities.asking_tasks import AWAIT_CHILD, COUNT_CHILD, AwaitTask, CountTask
 from activities.budgets import check_session_budget
 from activities.fencing import still_wanted
 from activities.prompt import calls_of, model_event_id
@@ -144,7 +146,7 @@ class Asking:
 
 
 class AskingActivities:
-    """The activity that counts what agents took that were cancelled.
+    """The activities that see to agents whose calls are not as usual.
 
     Args:
         store: where sessions live.
@@ -152,6 +154,29 @@ class AskingActivities:
 
     def __init__(self, store: SessionStore) -> None:
         self._store = store
+
+    @activity.defn(name=AWAIT_CHILD)
+    @typed_errors
+    async def await_child(self, task: AwaitTask) -> bool:
+        """Wait until the workflow of an agent's session is closed, which has another parent, or had.
+
+        Returns:
+            Whether it is. It is not where it is no agent's that was asked: somebody talks to the session.
+        """
+        child = replace(session_key(), session_id=task.session)
+        handle = activity.client().get_workflow_handle(child.workflow_id)
+        async with beating():
+            try:
+                described = await handle.describe()
+                if not described.raw_description.workflow_execution_info.HasField("parent_execution"):
+                    return described.status is not WorkflowExecutionStatus.RUNNING
+                await handle.result()
+            except WorkflowFailureError:  # how it says that it was cancelled
+                return True
+            except RPCError as error:
+                if error.status is not RPCStatusCode.NOT_FOUND:
+                    raise
+        return True
 
     @activity.defn(name=COUNT_CHILD)
     @typed_errors

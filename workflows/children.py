@@ -13,13 +13,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ChildWorkflowError, WorkflowAlreadyStartedError
 from temporalio.workflow import ChildWorkflowCancellationType, ParentClosePolicy
 
-from activities.asking_tasks import COUNT_CHILD, CountTask
+from activities.asking_tasks import AWAIT_CHILD, COUNT_CHILD, AwaitTask, CountTask
 from activities.failures import refusal
 from activities.protocol import Asked, CallRef, Child, Failure, ToolTask, call_id_of
 from perdure.agenttool import REQUEST
@@ -30,8 +30,7 @@ from workflows.wait_messages import AgentWaits, AskedAgent, Waiting
 
 __all__ = ["Children"]
 
-LOOK_AGAIN = timedelta(seconds=2)
-"""Until a child is begun again whose last workflow, of a parent that is gone, is still ending."""
+_IN_USE = Failure(type="Busy", message="somebody is talking to its session, and has not ended that")
 
 
 @dataclass
@@ -167,6 +166,8 @@ class Children:
         """Start it, and wait until it is over, however that comes."""
         try:
             started = await _started(call, child)
+            if started is None:
+                return Asked(failure=_IN_USE)
             here.run_id = started.first_execution_run_id
             self._look(here)  # it may have been heard before
             refused = await started
@@ -178,7 +179,9 @@ class Children:
         return Asked() if refused is None else Asked(failure=refused)
 
 
-async def _started(call: CallRef, child: Child) -> workflow.ChildWorkflowHandle[object, Failure | None]:
+async def _started(
+    call: CallRef, child: Child
+) -> workflow.ChildWorkflowHandle[object, Failure | None] | None:
     key = SessionKey.parse(workflow.info().workflow_id)
     mine = SessionKey(app=key.app, user_id=key.user_id, session_id=child.session)
     message = Message(message_id=REQUEST, blob=child.blob)
@@ -195,7 +198,10 @@ async def _started(call: CallRef, child: Child) -> workflow.ChildWorkflowHandle[
                 static_summary=f"{key.app} · {key.user_id} · {call.name}, asked by {key.session_id}",
             )
         except WorkflowAlreadyStartedError:
-            await workflow.sleep(LOOK_AGAIN, summary=f"{call.name} is still ending")
+            # Of a parent that is gone, and still ending; or of a user.
+            awaited, title = AwaitTask(session=child.session), f"until {call.name} has ended"
+            if not await calls.steer(AWAIT_CHILD, awaited, bool, title):
+                return None
 
 
 def _is_cancelled() -> bool:

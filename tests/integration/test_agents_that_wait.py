@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus
+from temporalio.service import RPCError
 
 from embedded.temporal import TemporalServer
 from perdure import Agent, Limits, tool
@@ -319,3 +320,74 @@ async def test_what_an_agent_took_is_counted_after_the_turn_is_over_in_the_log(
     session, theirs = await world.session(key), await world.session(child)
     assert theirs.spent.model_calls == 2
     assert session.spent.model_calls == 1 + 2
+
+
+async def answered(world: World, key: SessionKey, call_id: str) -> str:
+    """What a call was answered with."""
+    event = await world.store.event(key, call_id)
+    assert event is not None
+    return str(event.content)
+
+
+async def test_a_session_that_somebody_talks_to_is_not_asked(world: World) -> None:
+    key = world.key("boss")
+    child = child_of(key, "scout", "m1:t1.0")
+    world.gemini.script(say("Hello."), contains="mine l1")
+    await world.runner.ask(child, "mine l1")
+    world.gemini.script(call("scout", request="look l2"), say("A pity."), contains="send l3")
+    assert (await world.runner.ask(key, "send l3", message_id="m1")).text == "A pity."
+    assert "scout failed: Busy: somebody is talking" in await answered(world, key, "m1:t1.0")
+
+
+async def test_one_whose_parent_is_gone_is_asked_again_when_it_has_ended(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = await parked(world, "n1", call("scout", request="look n2"))
+    child = child_of(key, "scout", "m1:t1.0")
+    interrupt, release = SessionStore.interrupt, asyncio.Event()
+
+    async def held(store: SessionStore, of: SessionKey, *given: Any, **how: Any) -> int:
+        if of == child:
+            await release.wait()
+        return await interrupt(store, of, *given, **how)
+
+    monkeypatch.setattr(SessionStore, "interrupt", held)
+    await world.handle(key).terminate()
+    again = asyncio.create_task(world.runner.ask(key, "send n1", message_id="m1"))
+
+    async def awaits() -> bool:
+        try:
+            described = (await world.handle(key).describe()).raw_description
+        except RPCError:
+            return False
+        return [each.activity_type.name for each in described.pending_activities] == ["await_child"]
+
+    await until(awaits)
+    release.set()
+    assert (await again).text == "All of n1 is done."
+    assert "was interrupted before it had answered" in await answered(world, key, "m1:t1.0")
+    started = (await world.handle(child).describe()).raw_description.workflow_execution_info
+    assert started.parent_execution.run_id == (await world.handle(key).describe()).run_id
+
+
+async def test_s22_a_delete_takes_with_it_what_waits(world: World) -> None:
+    key = await parked(world, "o1", call("scout", request="look o2"))
+    child = child_of(key, "scout", "m1:t1.0")
+    assert await world.runner.delete(key)
+    assert await closed(world, child) is WorkflowExecutionStatus.CANCELED
+    assert await closed(world, key) is WorkflowExecutionStatus.CANCELED
+    assert await world.store.children(key) == []
+    assert not await world.runner.delete(key)
+
+
+async def test_a_fork_has_no_part_in_the_agents_of_its_source(world: World) -> None:
+    key = await parked(world, "p1", call("scout", request="look p2"))
+    child = child_of(key, "scout", "m1:t1.0")
+    fork = await world.store.fork(key, f"{key.session_id}-fork")
+    assert await world.store.children(fork.key) == []
+    world.gemini.script(say("In the fork."), contains="fork p3")
+    assert (await world.runner.ask(fork.key, "fork p3")).text == "In the fork."
+    await world.runner.rewind(fork.key, "m1", request_id="r1")
+    assert "rewound" not in (await world.session(child)).metadata
+    await world.runner.approve(child, RISKY)
+    assert (await world.runner.ask(key, "send p1", message_id="m1")).text == "All of p1 is done."
