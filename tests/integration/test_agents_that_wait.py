@@ -15,9 +15,13 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError
 
+from cli.conversation import Chat
+from cli.status import work_lines
 from embedded.temporal import TemporalServer
+from gateway.routes import travel
 from perdure import Agent, Limits, tool
 from perdure.agenttool import REQUEST, child_session_id
+from perdure.client.work_results import work_of
 from perdure.errors import CallNotFound
 from perdure.testing import call, say
 from perdure.types import JsonObject, Session, SessionKey
@@ -391,3 +395,39 @@ async def test_a_fork_has_no_part_in_the_agents_of_its_source(world: World) -> N
     assert "rewound" not in (await world.session(child)).metadata
     await world.runner.approve(child, RISKY)
     assert (await world.runner.ask(key, "send p1", message_id="m1")).text == "All of p1 is done."
+
+
+async def test_a_chat_and_the_commands_say_what_agents_wait_for(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = world.key("boss")
+    chat = Chat(world.runner, key)
+    steps = call("scout", request="look q2"), call("risky", what="q"), say("Done.")
+    world.gemini.script(*steps, contains="send q1")
+    world.gemini.script(call("risky", what="q3"), say("Risked."), contains="look q2")
+    await chat.say("send q1")
+    [agent] = (await world.runner.status(key)).agents
+    out = capsys.readouterr().out
+    assert f"the agent that it has asked in session {agent.session}" in out
+    assert '  risky {"what": "q3"}' in out
+    lines = list(work_lines(await world.runner.status(key)))
+    assert lines[0].startswith("waiting, in turn ")
+    assert any(f"has asked scout in session {agent.session}, which waits for approval of" in x for x in lines)
+    await chat.command("/approve")
+    assert "waits for approval" in capsys.readouterr().out, "its own call is next"
+    await chat.command(f"/decline {(await world.runner.waiting(key))[0].call_id} no")
+    assert capsys.readouterr().out.splitlines()[-1] == "Done."
+
+
+async def test_the_clients_record_of_the_status_is_what_the_route_tells(world: World) -> None:
+    key = await parked(world, "r1", call("scout", request="look r2"))
+    told = travel._work(await world.runner.status(key))
+    travel.WorkBody.model_validate(told)
+    [agent] = work_of(told).agents
+    assert (agent.session, agent.call_id, agent.tool, agent.ending) == (
+        child_of(key, "scout", "m1:t1.0").session_id,
+        "m1:t1.0",
+        "scout",
+        False,
+    )
+    assert [(each.call_id, each.kind) for each in agent.waiting] == [(RISKY, "approval")]
