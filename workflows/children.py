@@ -115,6 +115,11 @@ class Children:
                 each.told, each.waits_since = told, workflow.now()
                 self._look(each)
 
+    async def counted(self) -> None:
+        """Until those are over whose calls were cancelled, and what they took is in the log."""
+        if any(each.tells for each in self._calls.values()):
+            await workflow.wait_condition(lambda: not self._calls)
+
     async def ask(self, task: ToolTask, call: CallRef, child: Child, let_go: Callable[[], None]) -> None:
         """Have an agent answer a call, and its answer written into the log.
 

@@ -215,12 +215,13 @@ async def test_what_ends_the_turn_ends_the_agent_that_waits(world: World, how: s
     assert any(event.meta.get("interrupted") for event in log)
     session = await world.session(child)
     assert session.metadata.get("rewound") == ("r1" if how == "rewind" else None)
-
-    async def left() -> bool:
-        return list((await world.runner.status(key)).agents) == []
-
-    if how != "end":
-        await until(left)
+    counted = await until(lambda: world.store.event(key, "m1:t1.0:spent"))
+    assert counted is not None
+    assert counted.meta["spent"]["model_calls"] == 1
+    if how == "end":
+        assert await closed(world, key) is WorkflowExecutionStatus.COMPLETED
+        assert (await world.session(key)).spent.model_calls == 2
+    else:
         world.gemini.script(say("Here."), contains=f"there {how} f3")
         assert (await world.runner.ask(key, f"there {how} f3", message_id="m3")).text == "Here."
 
