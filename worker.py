@@ -133,6 +133,7 @@ def build_worker(
             steering.end_session,
             steering.save_artifact,
             steering.note_progress,
+            asking.await_child,
             asking.count_child,
             memory.remember,
             retention.find,

@@ -16,6 +16,7 @@ from activities.protocol import ModelTask
 from perdure.agent import Agent
 from perdure.errors import InvalidAnswer
 from perdure.structured import json_of, what_is_wrong
+from perdure.transfer import ACTING
 from perdure.types import ANSWERED_LATER, Event, JsonObject, Spent
 from storage.sessions import Context
 
@@ -48,6 +49,7 @@ def answer_event(agent: Agent, task: ModelTask, answer: Answer, context: Context
         invocation_id=task.invocation_id,
         author=agent.name,
         content=answer.content,
+        state_delta={ACTING: None} if task.step == 1 and _took_over(agent, context) else {},
         usage=answer.usage or None,
         meta=meta | spent_meta(agent, agent.model, answer.usage, lost),
     )
@@ -56,6 +58,11 @@ def answer_event(agent: Agent, task: ModelTask, answer: Answer, context: Context
     elif later := _answered_later(agent, event):
         event = replace(event, meta={**event.meta, ANSWERED_LATER: later})
     return accounted(agent, context, event, goes_on=goes_on(event))
+
+
+def _took_over(agent: Agent, context: Context) -> bool:
+    """Whether a turn has begun with another agent than the last one ended with."""
+    return str(context.session.state.get(ACTING, agent.name)) != agent.name
 
 
 def goes_on(event: Event) -> bool:
@@ -73,11 +80,12 @@ def _ended(agent: Agent, event: Event, context: Context) -> Event:
     """An answer without calls: as it is to be, or to be mended, or the end of it."""
     said: JsonObject = {} if agent.output_key is None else {agent.output_key: event.text}
     if agent.output_schema is None:
-        return replace(event, state_delta=said)
+        return replace(event, state_delta={**event.state_delta, **said})
     wrong = what_is_wrong(agent.output_schema, event.text)
     if wrong is None:
         given = dict.fromkeys(said, json_of(event.text))
-        return replace(event, state_delta=given, meta={**event.meta, "structured": True})
+        delta = {**event.state_delta, **given}
+        return replace(event, state_delta=delta, meta={**event.meta, "structured": True})
     words, places = wrong
     if event.meta.get("finish_reason") == "MAX_TOKENS":
         words = CUT_OFF

@@ -10,8 +10,10 @@ import logging
 from dataclasses import dataclass, field, replace
 
 from temporalio import activity
+from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
+from temporalio.service import RPCError, RPCStatusCode
 
-from activities.asking_tasks import COUNT_CHILD, CountTask
+from activities.asking_tasks import AWAIT_CHILD, COUNT_CHILD, AwaitTask, CountTask
 from activities.budgets import check_session_budget
 from activities.fencing import still_wanted
 from activities.prompt import calls_of, model_event_id
@@ -21,6 +23,9 @@ from activities.waits import parts_of_call_id
 from perdure.agent import Agent
 from perdure.agenttool import REQUEST, AgentTool, child_session_id, lineage
 from perdure.errors import (
+    CallNotFound,
+    EventConflict,
+    InvalidContent,
     InvocationNotFound,
     InvocationRewound,
     LimitExceeded,
@@ -31,15 +36,15 @@ from perdure.errors import (
 from perdure.logs import words_of
 from perdure.structured import json_of
 from perdure.types import Event, Json, JsonObject, Session, SessionKey, Spent
-from storage.sessions import SessionStore
+from storage.sessions import Confirm, SessionStore
 from storage.spending import counts_of
 from storage.turns import is_final
 
 __all__ = ["Asking", "AskingActivities", "Said", "rewind_children"]
 
 
-_REWOUND_OTHERWISE = (InvocationNotFound, InvocationRewound, SessionEnded)
-"""Of a child that a user has talked to, and rewound or ended: it is left as it is."""
+_REWOUND_OTHERWISE = (InvocationNotFound, InvocationRewound, SessionEnded, EventConflict, InvalidContent)
+"""Of a child that a user has talked to, and rewound or ended, or has forged: it is left as it is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,7 +146,7 @@ class Asking:
 
 
 class AskingActivities:
-    """The activity that counts what agents took that were cancelled.
+    """The activities that see to agents whose calls are not as usual.
 
     Args:
         store: where sessions live.
@@ -149,6 +154,29 @@ class AskingActivities:
 
     def __init__(self, store: SessionStore) -> None:
         self._store = store
+
+    @activity.defn(name=AWAIT_CHILD)
+    @typed_errors
+    async def await_child(self, task: AwaitTask) -> bool:
+        """Wait until the workflow of an agent's session is closed, which has another parent, or had.
+
+        Returns:
+            Whether it is. It is not where it is no agent's that was asked: somebody talks to the session.
+        """
+        child = replace(session_key(), session_id=task.session)
+        handle = activity.client().get_workflow_handle(child.workflow_id)
+        async with beating():
+            try:
+                described = await handle.describe()
+                if not described.raw_description.workflow_execution_info.HasField("parent_execution"):
+                    return described.status is not WorkflowExecutionStatus.RUNNING
+                await handle.result()
+            except WorkflowFailureError:  # how it says that it was cancelled
+                return True
+            except RPCError as error:
+                if error.status is not RPCStatusCode.NOT_FOUND:
+                    raise
+        return True
 
     @activity.defn(name=COUNT_CHILD)
     @typed_errors
@@ -171,37 +199,58 @@ class AskingActivities:
                 log(logging.INFO, "child.uncounted", key, task.call_id, "%s", type(error).__name__)
 
 
-async def rewind_children(store: SessionStore, key: SessionKey, request_id: str) -> None:
+async def rewind_children(
+    store: SessionStore, key: SessionKey, request_id: str, *, confirm: Confirm | None = None
+) -> None:
     """After a rewind: rewind the sessions of the calls that are not live any more, and redo those that are
     again. Done twice it is the same as once, so what died halfway is finished by another attempt.
+
+    Args:
+        store: where sessions live.
+        key: the session that was rewound.
+        request_id: the rewind.
+        confirm: asked before each commit; whatever it raises is raised.
     """
     children = await store.children(key)
-    asked = {child.key: _model_event_of(child) for child in children if _is_of(child, key)}
+    asked = {child.key: by for child in children if (by := _asked_by(child, key)) is not None}
     if not asked:
         return
     _, found = await store.snapshot(key, [*asked.values()])
     for child in children:
         event = found.get(asked.get(child.key, ""))
-        rewound = child.metadata.get("rewound")
-        if event is None or event.live == (rewound is None):
+        if event is None or event.live == (child.metadata.get("rewound") is None):
             continue
-        target = REQUEST if rewound is None else str(rewound)
-        if child.head:  # else it was never asked
-            running = REQUEST if rewound is None else None
-            try:
-                await store.rewind(child.key, before=target, request_id=request_id, interrupt=running)
-            except _REWOUND_OTHERWISE as error:
-                log(logging.WARNING, "child.kept", child.key, request_id, "%s", words_of(error))
-        mark = request_id if rewound is None else None
-        await store.update(child.key, metadata={"rewound": mark}, request_id=f"{request_id}:mark")
-        await rewind_children(store, child.key, request_id)
+        try:
+            await _follow(store, child, request_id, confirm)
+        except SessionNotFound:  # deleted meanwhile
+            log(logging.INFO, "child.gone", child.key, request_id, "it was to be rewound")
 
 
-def _is_of(child: Session, key: SessionKey) -> bool:
-    return child.metadata.get("parent") == key.session_id and "call" in child.metadata
+async def _follow(store: SessionStore, child: Session, request_id: str, confirm: Confirm | None) -> None:
+    """Rewind the session of a call, or redo it where it was rewound. The mark of that comes last: without
+    it another attempt does all of it again, also below.
+    """
+    rewound = child.metadata.get("rewound")
+    target, running, mark = (REQUEST, REQUEST, request_id) if rewound is None else (str(rewound), None, None)
+    if child.head:  # else it was never asked
+        try:
+            await store.rewind(
+                child.key, before=target, request_id=request_id, interrupt=running, confirm=confirm
+            )
+        except _REWOUND_OTHERWISE as error:
+            log(logging.WARNING, "child.kept", child.key, request_id, "%s", words_of(error))
+    await rewind_children(store, child.key, request_id, confirm=confirm)
+    await store.update(
+        child.key, metadata={"rewound": mark}, request_id=f"{request_id}:mark", confirm=confirm
+    )
 
 
-def _model_event_of(child: Session) -> str:
-    """The id of the answer that asked for the call."""
-    invocation_id, step, _ = parts_of_call_id(str(child.metadata["call"]))
+def _asked_by(child: Session, key: SessionKey) -> str | None:
+    """The id of the answer that asked for the call; None of a session that no call of this one has asked."""
+    if child.metadata.get("parent") != key.session_id:
+        return None
+    try:
+        invocation_id, step, _ = parts_of_call_id(str(child.metadata.get("call")))
+    except CallNotFound:  # an import may have brought anything
+        return None
     return model_event_id(invocation_id, step)

@@ -1,12 +1,19 @@
-"""What passes between a session's workflow and the activity that counts what cancelled agents took."""
+"""What passes between a session's workflow and the activities that see to the agents it has asked."""
 
 from __future__ import annotations
 
 from activities.protocol import Record
 
-__all__ = ["COUNT_CHILD", "CountTask"]
+__all__ = ["AWAIT_CHILD", "COUNT_CHILD", "AwaitTask", "CountTask"]
 
+AWAIT_CHILD = "await_child"
 COUNT_CHILD = "count_child"
+
+
+class AwaitTask(Record):
+    """Wait for the end of the workflow that an agent's session has still, of a parent that is gone."""
+
+    session: str
 
 
 class CountTask(Record):

@@ -140,7 +140,7 @@ class ModelActivities:
             if task.joining and _may_be_joined(key, agent, task, context):
                 taken = await join(self._store, key, agent.limits, task, epoch)
                 context = await self._contexts.read(key, state_keys=keys_of(agent))
-            agent = acting(agent, context.session.state)
+            agent = acting(agent, context.session.state, begins=task.step == 1)
             event = _answer_in(context, task)
             if event is None:
                 if context.session.epoch != epoch:

@@ -67,7 +67,7 @@ class SteeringActivities:
                 interrupt=task.running,
                 confirm=still_wanted,
             )
-            await rewind_children(self._store, key, task.request_id)
+            await rewind_children(self._store, key, task.request_id, confirm=still_wanted)
         log(logging.INFO, "rewound", key, task.before, "marker at seq %d", done.event.seq)
         moved = Moved(epoch=done.epoch, seq=done.event.seq)
         if not done.repeated:

@@ -42,6 +42,8 @@ __all__ = [
     "waits_of",
 ]
 
+PLACE_LENGTH = 20
+"""Characters of a step and an index in the id of a call."""
 OLD_WORKFLOW = "This call must wait, and the worker of this session is of a release that cannot wait yet."
 """What the model is told where a session's workflow runs code from before there were waits."""
 
@@ -78,7 +80,7 @@ def parts_of_call_id(call_id: str) -> tuple[str, int, int]:
     """
     invocation_id, _, place = call_id.rpartition(":t")
     step, _, index = place.partition(".")
-    if not (invocation_id and step.isdecimal() and index.isdecimal()):
+    if not (invocation_id and step.isdecimal() and index.isdecimal() and len(place) <= PLACE_LENGTH):
         raise CallNotFound(f"{call_id[:200]!r} is the id of no call")
     return invocation_id, int(step), int(index)
 

@@ -23,7 +23,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from cli import render
 from cli.common import open_runner
 from cli.keyboard import Keyboard
-from gateway.runner import Answer, Runner
+from gateway.runner import Answer, Runner, WaitingCall
 from perdure.errors import CallNotFound, InvocationNotFound, PerdureError, SessionNotFound
 from perdure.settings import Settings
 from perdure.types import During, Event, SessionKey
@@ -282,8 +282,10 @@ class Chat:
         await self._rewind(self._last_rewind)
 
     async def _waiting(self, _: str) -> None:
-        calls = await self._runner.waiting(self.key)
+        calls = await self._runner.waiting_below(self.key)
         for call in calls:
+            if call.key != self.key:
+                print(f"  {call.key}", flush=True)
             for line in render.waiting_lines(call):
                 print(f"  {line}", flush=True)
         if any(call.kind == "approval" for call in calls):
@@ -292,25 +294,31 @@ class Chat:
             print("  nothing waits")
 
     async def _approve(self, rest: str) -> None:
-        call_id, _ = await self._meant(rest)
-        await self._runner.approve(self.key, call_id, by=self.key.user_id)
+        key, call_id, _ = await self._meant(rest)
+        await self._runner.approve(key, call_id, by=self.key.user_id)
         await self._go_on()
 
     async def _decline(self, rest: str) -> None:
-        call_id, why = await self._meant(rest)
-        await self._runner.decline(self.key, call_id, reason=why or None, by=self.key.user_id)
+        key, call_id, why = await self._meant(rest)
+        await self._runner.decline(key, call_id, reason=why or None, by=self.key.user_id)
         await self._go_on()
 
-    async def _meant(self, rest: str) -> tuple[str, str]:
-        """The call that is named, or the only one that there is, and what was said besides."""
-        calls = [each for each in await self._runner.waiting(self.key) if each.kind == "approval"]
+    async def _meant(self, rest: str) -> tuple[SessionKey, str, str]:
+        """The call that is named, or the only one that there is, its session, and what was said besides."""
+        calls = [each for each in await self._runner.waiting_below(self.key) if each.kind == "approval"]
         name, _, more = rest.partition(" ")
-        if any(each.call_id == name for each in calls):
-            return name, more.strip()
+        named = [each for each in calls if name in (each.call_id, f"{each.key.session_id}:{each.call_id}")]
+        if len(named) == 1:
+            return named[0].key, named[0].call_id, more.strip()
         if len(calls) == 1:
-            return calls[0].call_id, rest
-        some = ", ".join(each.call_id for each in calls) or "none"
+            return calls[0].key, calls[0].call_id, rest
+        some = ", ".join(self._name_of(each) for each in calls) or "none"
         raise CallNotFound(f"which call? Those that wait for a person's yes: {some}")
+
+    def _name_of(self, call: WaitingCall) -> str:
+        """A call, with its session where that is of an agent that was asked."""
+        own = call.key == self.key
+        return call.call_id if own else f"{call.key.session_id}:{call.call_id}"
 
     async def _go_on(self) -> None:
         if self._behind:

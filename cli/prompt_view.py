@@ -88,7 +88,7 @@ async def _request(
 
     servers = McpServers()
     try:
-        equipped = await servers.equip(acting(agent, context.session.state))
+        equipped = await servers.equip(acting(agent, context.session.state, begins=True))
         return await full_request(store, key, equipped, context), None
     except PerdureError as error:
         return None, f"{type(error).__name__}: {error}"

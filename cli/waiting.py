@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json as json_lib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -169,6 +169,9 @@ def _answers(call: WaitingCall) -> list[str]:
         ]
     if call.kind == "result":
         return [f"perdure sessions result {place} …"]
+    if call.agent_session is not None:
+        there = replace(call.key, session_id=call.agent_session)
+        return [f"what for: perdure sessions status {quote(str(there))}"]
     if call.event is not None:
         return [f"perdure sessions notify {quote(str(call.key))} {quote(call.event)} …"]
     return []

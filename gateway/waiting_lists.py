@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from temporalio.client import Client, WorkflowQueryFailedError
@@ -80,6 +81,19 @@ class WaitingLists:
             SessionNotFound: it has no open workflow.
         """
         return await self._waiting(key)
+
+    async def waiting_below(self, key: SessionKey) -> list[WaitingCall]:
+        """The same, with those that wait in the sessions of the agents that it has asked.
+
+        Raises:
+            SessionNotFound: it has no open workflow.
+        """
+        calls = await self.waiting(key)
+        for call in list(calls):
+            if call.agent_session is not None:
+                with suppress(SessionNotFound):  # it was answered meanwhile
+                    calls += await self.waiting_below(replace(key, session_id=call.agent_session))
+        return calls
 
     async def all_waiting(
         self, app: str | None = None, user_id: str | None = None

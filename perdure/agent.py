@@ -215,6 +215,9 @@ class Agent:
         generation: further fields of google-genai's ``GenerateContentConfig``, as JSON:
             ``{"temperature": 0.2, "thinking_config": {"thinking_budget": 0}}``.
         servers: MCP servers; what tools they have is known once a worker has connected.
+        disallow_transfer_to_parent: as one of ``sub_agents``, it may not hand the conversation back to the
+            one above it. The next turn is the first agent's all the same: nobody is stuck with it.
+        disallow_transfer_to_peers: nor to the others below that one.
 
     Raises:
         InvalidAgent: something in it cannot work; the message says what to do.
@@ -234,6 +237,8 @@ class Agent:
     generation: dict[str, Json] | None = field(hash=False)
     servers: tuple[McpServer, ...]
     sub_agents: tuple[Agent, ...]
+    disallow_transfer_to_parent: bool
+    disallow_transfer_to_peers: bool
     equipped: dict[str, Agent] = field(init=False, hash=False, compare=False)
     """Those of its team as they act in a session with it; see :mod:`perdure.transfer`."""
 
@@ -253,6 +258,8 @@ class Agent:
         output_key: str | None = None,
         servers: Iterable[McpServer] = (),
         sub_agents: Iterable[Agent] = (),
+        disallow_transfer_to_parent: bool = False,
+        disallow_transfer_to_peers: bool = False,
     ) -> None:
         _check_name(name)
         what = f"agent {name!r}"
@@ -268,6 +275,8 @@ class Agent:
 
             check_schema(f"{what}: output_schema", output_schema)
         _check_key(f"{what}: output_key", output_key)
+        check_kind(f"{what}: disallow_transfer_to_parent", disallow_transfer_to_parent, bool)
+        check_kind(f"{what}: disallow_transfer_to_peers", disallow_transfer_to_peers, bool)
         functions, among = _apart(tools, what)
         servers = (*servers, *among)
         for server in servers:
@@ -287,6 +296,8 @@ class Agent:
             "generation": _generation(generation, what, structured=output_schema is not None),
             "servers": servers,
             "sub_agents": _sub_agents(sub_agents, what),
+            "disallow_transfer_to_parent": disallow_transfer_to_parent,
+            "disallow_transfer_to_peers": disallow_transfer_to_peers,
             "equipped": {},
         }
         for field_name, value in fields.items():

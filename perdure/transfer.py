@@ -70,9 +70,27 @@ def agent_tool(agent: Agent, name: str) -> AgentTool | None:
     return next((found for found in tools if isinstance(found, AgentTool)), None)
 
 
-def acting(root: Agent, state: Mapping[str, Json]) -> Agent:
-    """The one of a team whose turn it is, equipped for it: see :func:`member`."""
-    return member(root, str(state.get(ACTING, root.name)))
+def acting(root: Agent, state: Mapping[str, Json], *, begins: bool = False) -> Agent:
+    """The one of a team whose turn it is, equipped for it: see :func:`member`.
+
+    Args:
+        root: the session's agent.
+        state: the session's.
+        begins: the turn does: one from which there is no way back to the root has had its own.
+    """
+    name = str(state.get(ACTING, root.name))
+    return member(root, root.name if begins and not _leads_back(root, name) else name)
+
+
+def _leads_back(root: Agent, name: str) -> bool:
+    """Whether an agent, and those above it, may hand the conversation over to the one above."""
+    above = {found.name: over for found, over in _with_parents(root, None)}
+    allowed = {found.name: not found.disallow_transfer_to_parent for found, _ in _with_parents(root, None)}
+    while (over := above.get(name)) is not None:
+        if not allowed[name]:
+            return False
+        name = over.name
+    return True
 
 
 def member(root: Agent, name: str) -> Agent:
@@ -106,12 +124,15 @@ def _with_parents(agent: Agent, above: Agent | None) -> Iterator[tuple[Agent, Ag
 
 def _equipped(root: Agent, agent: Agent, above: Agent | None) -> Agent:
     peers = [each for each in (above.sub_agents if above is not None else ()) if each is not agent]
-    others = [*agent.sub_agents, *([above] if above is not None else []), *peers]
+    upwards = [above] if above is not None and not agent.disallow_transfer_to_parent else []
+    others = [*agent.sub_agents, *upwards, *([] if agent.disallow_transfer_to_peers else peers)]
     told = "\n".join(f"- {each.name}: {each.description}".rstrip(": ") for each in others)
     words = _HAND_OVER.format(tool=TRANSFER, agents=told)
-    equipped = copy(agent.with_tools([_transfer([each.name for each in others])]))
+    equipped = copy(agent.with_tools([_transfer([each.name for each in others])]) if others else agent)
     own = {name: getattr(root, name) for name in ("limits", "budget", "compaction", "memory")}
-    for name, value in {**own, "instruction": f"{agent.instruction}\n\n{words}".lstrip()}.items():
+    if others:
+        own["instruction"] = f"{agent.instruction}\n\n{words}".lstrip()
+    for name, value in own.items():
         object.__setattr__(equipped, name, value)  # the dataclass is frozen
     return equipped
 

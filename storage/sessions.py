@@ -104,6 +104,7 @@ class SessionStore(
         state: Mapping[str, Json] | None = None,
         metadata: Mapping[str, Json] | None = None,
         expected_version: int | None = None,
+        confirm: Confirm | None = None,
     ) -> Session:
         """Change state or metadata from outside a turn.
 
@@ -113,6 +114,7 @@ class SessionStore(
             state: a delta; null removes a key. It becomes an event, so it can be rewound.
             metadata: merged into what is there, key by key; null removes a key.
             expected_version: change nothing unless the session is at this version.
+            confirm: as for :meth:`create`.
 
         Returns:
             The session after it, without events.
@@ -126,7 +128,10 @@ class SessionStore(
         check_json(dict(metadata or {}), f"the metadata of {key}")
         described = dict(metadata or {})
         return await self._write(
-            "update", key, lambda conn: lifecycle.update(conn, key, event, described, expected_version)
+            "update",
+            key,
+            lambda conn: lifecycle.update(conn, key, event, described, expected_version),
+            confirm=confirm,
         )
 
     async def end(

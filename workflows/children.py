@@ -13,13 +13,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ChildWorkflowError, WorkflowAlreadyStartedError
 from temporalio.workflow import ChildWorkflowCancellationType, ParentClosePolicy
 
-from activities.asking_tasks import COUNT_CHILD, CountTask
+from activities.asking_tasks import AWAIT_CHILD, COUNT_CHILD, AwaitTask, CountTask
 from activities.failures import refusal
 from activities.protocol import Asked, CallRef, Child, Failure, ToolTask, call_id_of
 from perdure.agenttool import REQUEST
@@ -30,8 +30,7 @@ from workflows.wait_messages import AgentWaits, AskedAgent, Waiting
 
 __all__ = ["Children"]
 
-LOOK_AGAIN = timedelta(seconds=2)
-"""Until a child is begun again whose last workflow, of a parent that is gone, is still ending."""
+_IN_USE = Failure(type="Busy", message="somebody is talking to its session, and has not ended that")
 
 
 @dataclass
@@ -51,6 +50,8 @@ class _Asking:
     waits_since: datetime | None = None
     given_up: bool = False
     """Its call was cancelled, and it is ending."""
+    tells: bool = False
+    """It was asked by a worker that knows of its waits."""
 
     @property
     def waits(self) -> Sequence[Waiting]:
@@ -68,6 +69,8 @@ class Children:
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self._changed = changed
+        self.is_over: Callable[[str], bool] = lambda _: True
+        """Whether a turn is over in the log, too."""
         self._calls: dict[asyncio.Task[None], _Asking] = {}
 
     @property
@@ -112,6 +115,11 @@ class Children:
                 each.told, each.waits_since = told, workflow.now()
                 self._look(each)
 
+    async def counted(self) -> None:
+        """Until those are over whose calls were cancelled, and what they took is in the log."""
+        if any(each.tells for each in self._calls.values()):
+            await workflow.wait_condition(lambda: not self._calls)
+
     async def ask(self, task: ToolTask, call: CallRef, child: Child, let_go: Callable[[], None]) -> None:
         """Have an agent answer a call, and its answer written into the log.
 
@@ -125,7 +133,7 @@ class Children:
             ActivityError: that was refused.
         """
         call_id = call_id_of(task.invocation_id, task.step, task.index)
-        here = _Asking(child.session, call_id, call.name, workflow.now(), let_go)
+        here = _Asking(child.session, call_id, call.name, workflow.now(), let_go, tells=child.tells)
         asking = asyncio.create_task(self._ask(task, call, child, here))
         self._calls[asking] = here
         asking.add_done_callback(self._over)
@@ -153,6 +161,9 @@ class Children:
             self._changed()
             await calls.run_tool(task.model_copy(update={"asked": asked}), CallRef(name=call.name))
         except (asyncio.CancelledError, ActivityError, ChildWorkflowError):
+            if here.tells:
+                # From then on its response is refused, if an attempt to write it is late: one of them counts.
+                await workflow.wait_condition(lambda: self.is_over(task.invocation_id))
             await _count(here)
             raise
 
@@ -160,6 +171,8 @@ class Children:
         """Start it, and wait until it is over, however that comes."""
         try:
             started = await _started(call, child)
+            if started is None:
+                return Asked(failure=_IN_USE)
             here.run_id = started.first_execution_run_id
             self._look(here)  # it may have been heard before
             refused = await started
@@ -171,7 +184,9 @@ class Children:
         return Asked() if refused is None else Asked(failure=refused)
 
 
-async def _started(call: CallRef, child: Child) -> workflow.ChildWorkflowHandle[object, Failure | None]:
+async def _started(
+    call: CallRef, child: Child
+) -> workflow.ChildWorkflowHandle[object, Failure | None] | None:
     key = SessionKey.parse(workflow.info().workflow_id)
     mine = SessionKey(app=key.app, user_id=key.user_id, session_id=child.session)
     message = Message(message_id=REQUEST, blob=child.blob)
@@ -188,7 +203,10 @@ async def _started(call: CallRef, child: Child) -> workflow.ChildWorkflowHandle[
                 static_summary=f"{key.app} · {key.user_id} · {call.name}, asked by {key.session_id}",
             )
         except WorkflowAlreadyStartedError:
-            await workflow.sleep(LOOK_AGAIN, summary=f"{call.name} is still ending")
+            # Of a parent that is gone, and still ending; or of a user.
+            awaited, title = AwaitTask(session=child.session), f"until {call.name} has ended"
+            if not await calls.steer(AWAIT_CHILD, awaited, bool, title):
+                return None
 
 
 def _is_cancelled() -> bool:

@@ -393,6 +393,7 @@ class AgentSession(WaitHandlers, MemoryHandlers):
             return Reply(invocation_id=turn.id, status="failed", failure=failure)
 
     async def _take_end(self, item: Item) -> Ack:
+        await self._waits.children.counted()
         moved = await calls.steer(END, EndTask(request_id=item.id), Moved, "end session")
         self._standing.epoch = moved.epoch
         self._over = True

@@ -58,6 +58,7 @@ class Standing:
         self.turn: Turn | None = None
         """The one that runs."""
         self.waits = Waits(carry)
+        self.waits.children.is_over = self._is_over
         self.inbox = Inbox(carry.inbox, carry.parked.invocation_id if carry.parked else None, carry.joined)
         self.compactions = Compactions(self.note_step, self.note_error)
         self._steps: deque[str] = deque(maxlen=STEPS_SHOWN)
@@ -113,6 +114,10 @@ class Standing:
         ).model_copy(update={"model": turn.model})
         self.set_status("error" if reply.status == "failed" else "open", reply.failure)
         self.note_step(f"{reply.status} `{turn.id}`")
+
+    def _is_over(self, invocation_id: str) -> bool:
+        turn = self.turn
+        return turn is None or turn.id != invocation_id or turn.stopped is not None
 
     def park(self, turn: Turn) -> None:
         """A turn begins or ceases to wait: who asked is told so, and sessions that wait can be found."""

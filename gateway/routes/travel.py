@@ -152,7 +152,7 @@ async def context(key: KeyDep, services: ServicesDep) -> Response:
     if found.summary is not None:
         told["summarySeq"] = found.summary.seq
     try:
-        equipped, left_out = services.servers.known(acting(agent, found.session.state))
+        equipped, left_out = services.servers.known(acting(agent, found.session.state, begins=True))
         if left_out:
             told["leftOut"] = left_out
         request = await full_request(services.store, key, equipped, found)

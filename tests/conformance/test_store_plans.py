@@ -25,6 +25,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from embedded.postgres import PostgresServer
+from perdure.agenttool import child_session_id
 from perdure.state import MISSING
 from perdure.types import SessionKey
 from storage.migrate import upgrade
@@ -91,6 +92,7 @@ OPERATIONS: dict[str, Operation] = {
     "snapshot": lambda store: store.snapshot(KEY, ["i7:x", "i8:x", "none"]),
     "a page of the log": lambda store: store.log(KEY, after=500, limit=50),
     "list": pages,
+    "children": lambda store: store.children(KEY),
     "find": lambda store: store.find_sessions("counter", {"n": 77}),
     "rewind": lambda store: store.rewind(KEY, before="i2900", request_id="r9"),
     "update": lambda store: store.update(KEY, request_id="u9", state=DELTA, metadata={"a": 1}),
@@ -366,6 +368,22 @@ async def test_a_search_reads_no_passage_of_another_user(store: SessionStore, co
         searched = [detail for detail in details if "memory_words" in detail]
         assert len(searched) == 2, "the words are counted, and weighed"
         assert all(":M" in detail for detail in searched), "by MATCH, and not row by row"
+
+
+async def test_the_children_of_a_session_are_a_range_of_its_users_key(store: SessionStore) -> None:
+    """Of sixty sessions of that user, those are read whose ids begin so; also by a plan for any session."""
+    key = SessionKey(app="counter", user_id="u7", session_id="s57")
+    await store.create(replace(key, session_id=child_session_id("s57", "scout", "m1:t1.0")))
+    for _ in range(8):
+        async with Plans(store) as plans:
+            assert len(await store.children(key)) == 1
+    if isinstance(store._db.engine, AsyncEngine):
+        [node] = [node for node in plans.nodes if node.get("Relation Name") == "sessions"]
+        assert "id" in node["Index Cond"].replace("user_id", "")
+        assert (node["Actual Rows"], node.get("Rows Removed by Filter", 0)) == (1, 0)
+    else:
+        [detail] = [node["Detail"] for node in plans.nodes if node["Table"] == "sessions"]
+        assert "app=? AND user_id=? AND id>? AND id<?" in detail
 
 
 async def test_s20_an_append_reads_no_key_but_its_own(store: SessionStore) -> None:

@@ -8,7 +8,17 @@ from collections.abc import Awaitable, Callable
 from perdure import Agent, Compaction, Limits
 from perdure.errors import InvocationRewound, ModelRefused
 from perdure.testing import call, say
-from tests.histories.agents_plays import BOSS, DESK, MENDER, asked, child, handed_over, mended
+from tests.histories.agents_plays import (
+    BOSS,
+    DESK,
+    MENDER,
+    asked,
+    awaited,
+    awaiting,
+    child,
+    handed_over,
+    mended,
+)
 from tests.histories.elsewhere_plays import PAINTER, elsewhere
 from tests.histories.ending_plays import deleted, end, refused, reopened, retention, stopped
 from tests.histories.play import Play
@@ -36,7 +46,7 @@ APPS = {
     "paused": "hasty",
     "elsewhere": "painter",
     "asked": "boss",
-    "child": "boss",
+    **dict.fromkeys(("child", "awaited", "awaiting"), "boss"),
     "handed_over": "desk",
     "mended": "mender",
 }
@@ -348,6 +358,8 @@ PLAYS: dict[str, Callable[[Play], Awaitable[None]]] = {
         joined,
         scheduled,
         asked,
+        awaited,
+        awaiting,
         child,
         handed_over,
         mended,

@@ -14,12 +14,13 @@ turn. What tells of the machine and the moment is taken out (see :func:`cleaned`
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
 import json
 import re
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +53,13 @@ def cleaned(history: WorkflowHistory) -> str:
     nothing, and UUIDs are numbered in the order in which they come.
     """
     found = json.loads(history.to_json())
-    _clean(found)
     numbers: dict[str, int] = {}
 
     def numbered(match: re.Match[str]) -> str:
         number = numbers.setdefault(match[0], len(numbers) + 1)
         return f"00000000-0000-4000-8000-{number:012d}"
 
+    _clean(found, numbered)
     return _UUID.sub(numbered, json.dumps(found, indent=1, ensure_ascii=False)) + "\n"
 
 
@@ -70,10 +71,10 @@ def recorded(file: Path) -> dict[str, Any]:
     return history
 
 
-def _clean(node: Any) -> None:
+def _clean(node: Any, numbered: Callable[[re.Match[str]], str]) -> None:
     if isinstance(node, list):
         for item in node:
-            _clean(item)
+            _clean(item, numbered)
     if not isinstance(node, dict):
         return
     for name, value in node.items():
@@ -88,8 +89,11 @@ def _clean(node: Any) -> None:
                 node[name]["normalName"] = "perdure"
         elif name in ("workerVersion", "prevAutoResetPoints"):
             node[name] = {}
+        elif name == "data" and isinstance(value, str):  # a payload may name a run, too
+            text = _UUID.sub(numbered, base64.b64decode(value).decode())
+            node[name] = base64.b64encode(text.encode()).decode()
         else:
-            _clean(value)
+            _clean(value, numbered)
 
 
 async def _record(name: str, world: World) -> None:

@@ -6,6 +6,8 @@ The scenes play beside each other: each waits ten seconds until a dead worker is
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from perdure.agenttool import REQUEST
 from perdure.testing import StandIn, call, say
 from storage.sessions import SessionStore
 from tests.integration.crashes import STARTED_IN, Scene, Stage
+from tests.integration.harness import until
 
 POINTS = [
     ("create.after_commit", 1),  # a child's session is there, and what it is asked is not
@@ -29,6 +32,14 @@ POINTS = [
     ("activity.before_completion", 9),
 ]
 
+REWINDS = [
+    ("rewind.before_commit", 3),  # the session and one child are rewound, and that is marked
+    ("update.before_commit", 1),  # one is, and that is not marked
+]
+COUNTS = [
+    ("append.after_commit", 6),  # what one child took is counted, and Temporal has not heard of it
+]
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -36,10 +47,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def test_s58_a_worker_dies_while_agents_are_asked(temporal: TemporalServer, folder: Path) -> None:
+    async with open_stage(temporal, folder) as stage:
+        deaths = [_dies_at(stage, point, occurrence) for point, occurrence in POINTS]
+        by_hand = [_killed_while_both_are_asked(stage), _temporal_forgets_while_both_are_asked(stage)]
+        failures = await asyncio.gather(*by_hand, *deaths, return_exceptions=True)
+    assert [each for each in failures if each is not None] == []
+
+
+async def test_s34_s58_a_worker_dies_while_agents_are_rewound_or_counted(
+    temporal: TemporalServer, folder: Path
+) -> None:
+    async with open_stage(temporal, folder) as stage:
+        deaths = [_dies_in_a_rewind(stage, point, occurrence) for point, occurrence in REWINDS]
+        deaths += [_dies_while_it_counts(stage, point, occurrence) for point, occurrence in COUNTS]
+        failures = await asyncio.gather(*deaths, return_exceptions=True)
+    assert [each for each in failures if each is not None] == []
+
+
+@asynccontextmanager
+async def open_stage(temporal: TemporalServer, folder: Path) -> AsyncIterator[Stage]:
     url, artifacts = f"sqlite:///{folder / 'perdure.db'}", f"file://{folder / 'artifacts'}"
     store = await SessionStore.open(url, artifacts, migrate=True)
     async with StandIn() as gemini:
-        stage = Stage(
+        yield Stage(
             client=await Client.connect(temporal.address, data_converter=data_converter),
             address=temporal.address,
             store=store,
@@ -48,11 +78,7 @@ async def test_s58_a_worker_dies_while_agents_are_asked(temporal: TemporalServer
             gemini=gemini,
             folder=folder,
         )
-        deaths = [_dies_at(stage, point, occurrence) for point, occurrence in POINTS]
-        by_hand = [_killed_while_both_are_asked(stage), _temporal_forgets_while_both_are_asked(stage)]
-        failures = await asyncio.gather(*by_hand, *deaths, return_exceptions=True)
     await store.close()
-    assert [each for each in failures if each is not None] == []
 
 
 async def _dies_at(stage: Stage, point: str, occurrence: int) -> None:
@@ -61,6 +87,49 @@ async def _dies_at(stage: Stage, point: str, occurrence: int) -> None:
         await scene.dies_and_starts_again()
         assert (await turn).text == "Both are done.", (point, occurrence)
         await _all_is_there_once(stage, scene)
+
+
+async def _dies_in_a_rewind(stage: Stage, point: str, occurrence: int) -> None:
+    async with Scene(stage, app="delegating", point=point, occurrence=occurrence) as scene:
+        assert (await _delegate(scene)).text == "Both are done.", (point, occurrence)
+        spent = (await stage.store.get(scene.key, max_events=0)).spent
+        rewinding = asyncio.create_task(scene.runner.rewind(scene.key, "m1", request_id="r1"))
+        await scene.dies_and_starts_again()
+        await rewinding
+        for child in await stage.store.children(scene.key):
+            session = await stage.store.get(child.key)
+            assert ([event.id for event in session.events], session.metadata.get("rewound")) == (
+                ["r1:rewind"],
+                "r1",
+            ), (point, occurrence)
+        assert (await stage.store.get(scene.key, max_events=0)).spent == spent
+
+
+async def _dies_while_it_counts(stage: Stage, point: str, occurrence: int) -> None:
+    async with Scene(stage, app="delegating", point=point, occurrence=occurrence) as scene:
+        for name in "ab":
+            scene.gemini.slow(0, contains=_request(scene, name))
+            scene.gemini.hang(contains=_request(scene, name))
+        turn = _delegate(scene)
+        await scene.gemini.wait(lambda: len(scene.asked()) == 5, "both to have used their tool", STARTED_IN)
+        await scene.runner.cancel(scene.key)
+        await scene.dies_and_starts_again()
+        assert (await turn).status == "cancelled", (point, occurrence)
+
+        async def over() -> bool:
+            return not (await scene.runner.status(scene.key)).agents
+
+        await until(over, within=STARTED_IN)
+        log = await stage.store.log(scene.key)
+        assert sorted(event.id for event in log if event.id.endswith(":spent")) == [
+            "m1:t1.0:spent",
+            "m1:t1.1:spent",
+        ]
+        children = await stage.store.children(scene.key)
+        assert [child.spent.model_calls for child in children] == [1, 1]
+        spent = (await stage.store.get(scene.key, max_events=0)).spent
+        own = [(event.usage or {}).get("totalTokenCount", 0) for event in log]
+        assert spent.tokens == sum(own) + sum(child.spent.tokens for child in children), (point, occurrence)
 
 
 async def _killed_while_both_are_asked(stage: Stage) -> None:

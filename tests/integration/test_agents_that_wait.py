@@ -7,18 +7,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus
+from temporalio.service import RPCError
 
+from cli.conversation import Chat
+from cli.status import work_lines
 from embedded.temporal import TemporalServer
+from gateway.routes import travel
 from perdure import Agent, Limits, tool
 from perdure.agenttool import REQUEST, child_session_id
+from perdure.client.work_results import work_of
 from perdure.errors import CallNotFound
 from perdure.testing import call, say
-from perdure.types import JsonObject, SessionKey
+from perdure.types import JsonObject, Session, SessionKey
 from storage.sessions import SessionStore
 from tests.integration.harness import World, open_world, until
 
@@ -209,12 +215,13 @@ async def test_what_ends_the_turn_ends_the_agent_that_waits(world: World, how: s
     assert any(event.meta.get("interrupted") for event in log)
     session = await world.session(child)
     assert session.metadata.get("rewound") == ("r1" if how == "rewind" else None)
-
-    async def left() -> bool:
-        return list((await world.runner.status(key)).agents) == []
-
-    if how != "end":
-        await until(left)
+    counted = await until(lambda: world.store.event(key, "m1:t1.0:spent"))
+    assert counted is not None
+    assert counted.meta["spent"]["model_calls"] == 1
+    if how == "end":
+        assert await closed(world, key) is WorkflowExecutionStatus.COMPLETED
+        assert (await world.session(key)).spent.model_calls == 2
+    else:
         world.gemini.script(say("Here."), contains=f"there {how} f3")
         assert (await world.runner.ask(key, f"there {how} f3", message_id="m3")).text == "Here."
 
@@ -282,3 +289,146 @@ async def test_what_no_agent_of_the_session_says_is_not_heard(world: World) -> N
     assert status.last_error is not None
     assert status.last_error.type == "InvalidMessage"
     await asyncio.gather(world.runner.end(key), closed(world, child))
+
+
+async def test_what_an_agent_took_is_counted_after_the_turn_is_over_in_the_log(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = await parked(world, "k1", call("scout", request="look k2"))
+    child = child_of(key, "scout", "m1:t1.0")
+    get, answering = SessionStore.get, asyncio.Event()
+
+    async def held(store: SessionStore, of: SessionKey, **how: Any) -> Session:
+        if of == child and not how:  # its answer is being read
+            answering.set()
+            await asyncio.Event().wait()
+        return await get(store, of, **how)
+
+    monkeypatch.setattr(SessionStore, "get", held)
+    await world.runner.approve(child, RISKY)
+    await asyncio.wait_for(answering.wait(), 30)
+    await world.handle(key).cancel()
+    await asyncio.gather(closed(world, key), closed(world, child))
+    events = (await world.handle(key).fetch_history()).events
+    scheduled = {
+        event.activity_task_scheduled_event_attributes.activity_type.name: event.event_id
+        for event in events
+        if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED
+    }
+    ended = {
+        event.activity_task_completed_event_attributes.scheduled_event_id: event.event_id
+        for event in events
+        if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED
+    }
+    assert ended[scheduled["interrupt"]] < scheduled["count_child"], "else a late response counts it again"
+    monkeypatch.undo()
+    session, theirs = await world.session(key), await world.session(child)
+    assert theirs.spent.model_calls == 2
+    assert session.spent.model_calls == 1 + 2
+
+
+async def answered(world: World, key: SessionKey, call_id: str) -> str:
+    """What a call was answered with."""
+    event = await world.store.event(key, call_id)
+    assert event is not None
+    return str(event.content)
+
+
+async def test_a_session_that_somebody_talks_to_is_not_asked(world: World) -> None:
+    key = world.key("boss")
+    child = child_of(key, "scout", "m1:t1.0")
+    world.gemini.script(say("Hello."), contains="mine l1")
+    await world.runner.ask(child, "mine l1")
+    world.gemini.script(call("scout", request="look l2"), say("A pity."), contains="send l3")
+    assert (await world.runner.ask(key, "send l3", message_id="m1")).text == "A pity."
+    assert "scout failed: Busy: somebody is talking" in await answered(world, key, "m1:t1.0")
+
+
+async def test_one_whose_parent_is_gone_is_asked_again_when_it_has_ended(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = await parked(world, "n1", call("scout", request="look n2"))
+    child = child_of(key, "scout", "m1:t1.0")
+    interrupt, release = SessionStore.interrupt, asyncio.Event()
+
+    async def held(store: SessionStore, of: SessionKey, *given: Any, **how: Any) -> int:
+        if of == child:
+            await release.wait()
+        return await interrupt(store, of, *given, **how)
+
+    monkeypatch.setattr(SessionStore, "interrupt", held)
+    await world.handle(key).terminate()
+    again = asyncio.create_task(world.runner.ask(key, "send n1", message_id="m1"))
+
+    async def awaits() -> bool:
+        try:
+            described = (await world.handle(key).describe()).raw_description
+        except RPCError:
+            return False
+        return [each.activity_type.name for each in described.pending_activities] == ["await_child"]
+
+    await until(awaits)
+    release.set()
+    assert (await again).text == "All of n1 is done."
+    assert "was interrupted before it had answered" in await answered(world, key, "m1:t1.0")
+    started = (await world.handle(child).describe()).raw_description.workflow_execution_info
+    assert started.parent_execution.run_id == (await world.handle(key).describe()).run_id
+
+
+async def test_s22_a_delete_takes_with_it_what_waits(world: World) -> None:
+    key = await parked(world, "o1", call("scout", request="look o2"))
+    child = child_of(key, "scout", "m1:t1.0")
+    assert await world.runner.delete(key)
+    assert await closed(world, child) is WorkflowExecutionStatus.CANCELED
+    assert await closed(world, key) is WorkflowExecutionStatus.CANCELED
+    assert await world.store.children(key) == []
+    assert not await world.runner.delete(key)
+
+
+async def test_a_fork_has_no_part_in_the_agents_of_its_source(world: World) -> None:
+    key = await parked(world, "p1", call("scout", request="look p2"))
+    child = child_of(key, "scout", "m1:t1.0")
+    fork = await world.store.fork(key, f"{key.session_id}-fork")
+    assert await world.store.children(fork.key) == []
+    world.gemini.script(say("In the fork."), contains="fork p3")
+    assert (await world.runner.ask(fork.key, "fork p3")).text == "In the fork."
+    await world.runner.rewind(fork.key, "m1", request_id="r1")
+    assert "rewound" not in (await world.session(child)).metadata
+    await world.runner.approve(child, RISKY)
+    assert (await world.runner.ask(key, "send p1", message_id="m1")).text == "All of p1 is done."
+
+
+async def test_a_chat_and_the_commands_say_what_agents_wait_for(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = world.key("boss")
+    chat = Chat(world.runner, key)
+    steps = call("scout", request="look q2"), call("risky", what="q"), say("Done.")
+    world.gemini.script(*steps, contains="send q1")
+    world.gemini.script(call("risky", what="q3"), say("Risked."), contains="look q2")
+    await chat.say("send q1")
+    [agent] = (await world.runner.status(key)).agents
+    out = capsys.readouterr().out
+    assert f"the agent that it has asked in session {agent.session}" in out
+    assert '  risky {"what": "q3"}' in out
+    lines = list(work_lines(await world.runner.status(key)))
+    assert lines[0].startswith("waiting, in turn ")
+    assert any(f"has asked scout in session {agent.session}, which waits for approval of" in x for x in lines)
+    await chat.command("/approve")
+    assert "waits for approval" in capsys.readouterr().out, "its own call is next"
+    await chat.command(f"/decline {(await world.runner.waiting(key))[0].call_id} no")
+    assert capsys.readouterr().out.splitlines()[-1] == "Done."
+
+
+async def test_the_clients_record_of_the_status_is_what_the_route_tells(world: World) -> None:
+    key = await parked(world, "r1", call("scout", request="look r2"))
+    told = travel._work(await world.runner.status(key))
+    travel.WorkBody.model_validate(told)
+    [agent] = work_of(told).agents
+    assert (agent.session, agent.call_id, agent.tool, agent.ending) == (
+        child_of(key, "scout", "m1:t1.0").session_id,
+        "m1:t1.0",
+        "scout",
+        False,
+    )
+    assert [(each.call_id, each.kind) for each in agent.waiting] == [(RISKY, "approval")]
