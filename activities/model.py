@@ -136,7 +136,8 @@ class ModelActivities:
                 taken = await join(self._store, key, agent.limits, task, epoch)
                 context = await self._contexts.read(key, state_keys=keys_of(agent))
             agent = acting(agent, context.session.state)
-            event = _answer_in(context, task)
+            answered, ended = model_event_id(task.invocation_id, task.step), end_event_id(task.invocation_id)
+            event = _live(context, answered) or _live(context, ended)
             if event is None:
                 if context.session.epoch != epoch:
                     raise StaleEpoch(
@@ -286,15 +287,14 @@ class ModelActivities:
         return await self._commit(key, agent, event, epoch, attempts)
 
 
-def _answer_in(context: Context, task: ModelTask) -> Event | None:
-    """What an attempt before this one was answered."""
-    answered = model_event_id(task.invocation_id, task.step)
-    return next((event for event in context.events if event.id == answered), None)
+def _live(context: Context, event_id: str) -> Event | None:
+    """What an attempt before this one has left."""
+    return next((event for event in context.events if event.id == event_id), None)
 
 
 def _may_be_joined(key: SessionKey, agent: Agent, task: ModelTask, context: Context) -> bool:
     """Whether the model will read, or has read, what joins with this step."""
-    if _answer_in(context, task) is not None:
+    if _live(context, model_event_id(task.invocation_id, task.step)) is not None:
         return True
     try:
         _check_limits(key, agent, task, context)
