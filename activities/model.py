@@ -189,11 +189,10 @@ class ModelActivities:
             _check_limits(key, agent, task, context)
             answer = await in_time(agent.limits, task, lambda: self._ask(key, agent, task, context, attempts))
             stored = await self._commit(key, agent, answer, epoch, attempts)
-        except StaleEpoch:
-            raise
-        except asyncio.CancelledError:
+        except (StaleEpoch, asyncio.CancelledError) as error:
+            lost = attempts.lost if isinstance(error, StaleEpoch) else attempts.lost_for_good
             name = f"{model_event_id(task.invocation_id, task.step)}:spent{activity.info().attempt}"
-            await count_in_vain(self._store, key, context.session, name, attempts.lost_for_good)
+            await count_in_vain(self._store, key, context.session, name, lost)
             raise
         except ModelUnavailable as error:
             if attempts.count < agent.limits.model_attempts:
@@ -244,6 +243,7 @@ class ModelActivities:
                     attempts.lost += taken_by(agent, agent.model, usage)
                     raise
         event = answer_event(agent, task, answer, context, attempts.lost)
+        attempts.lost += taken_by(agent, agent.model, answer.usage)  # until the event is in the log
         for told in event.meta.get("budget", ()):
             log(logging.WARNING, "budget.warning", key, task.invocation_id, "%s", told)
         return event
