@@ -190,7 +190,7 @@ class ModelActivities:
             answer = await in_time(agent.limits, task, lambda: self._ask(key, agent, task, context, attempts))
             stored = await self._commit(key, agent, answer, epoch, attempts)
         except (StaleEpoch, asyncio.CancelledError) as error:
-            lost = attempts.lost if isinstance(error, StaleEpoch) else attempts.lost_for_good
+            lost = attempts.lost_in_all if isinstance(error, StaleEpoch) else attempts.lost_for_good
             name = f"{model_event_id(task.invocation_id, task.step)}:spent{activity.info().attempt}"
             await count_in_vain(self._store, key, context.session, name, lost)
             raise
@@ -243,7 +243,7 @@ class ModelActivities:
                     attempts.lost += taken_by(agent, agent.model, usage)
                     raise
         event = answer_event(agent, task, answer, context, attempts.lost)
-        attempts.lost += taken_by(agent, agent.model, answer.usage)  # until the event is in the log
+        attempts.unkept = taken_by(agent, agent.model, answer.usage)
         for told in event.meta.get("budget", ()):
             log(logging.WARNING, "budget.warning", key, task.invocation_id, "%s", told)
         return event
@@ -281,7 +281,7 @@ class ModelActivities:
             author="perdure",
             error={"type": type(error).__name__, "message": str(error)},
             usage=usage or None,
-            meta=meta | spent_meta(agent, agent.model, usage, attempts.lost),
+            meta=meta | spent_meta(agent, agent.model, usage, attempts.lost_in_all),
         )
         event = accounted(agent, context, event, goes_on=False)
         return await self._commit(key, agent, event, epoch, attempts)
