@@ -141,7 +141,8 @@ class ModelActivities:
                 taken = await join(self._store, key, agent.limits, task, epoch)
                 context = await self._contexts.read(key, state_keys=keys_of(agent))
             agent = acting(agent, context.session.state, begins=task.step == 1)
-            event = _answer_in(context, task)
+            answered, ended = model_event_id(task.invocation_id, task.step), end_event_id(task.invocation_id)
+            event = _live(context, answered) or _live(context, ended)
             if event is None:
                 if context.session.epoch != epoch:
                     raise StaleEpoch(
@@ -193,11 +194,10 @@ class ModelActivities:
             _check_limits(key, agent, task, context)
             answer = await in_time(agent.limits, task, lambda: self._ask(key, agent, task, context, attempts))
             stored = await self._commit(key, agent, answer, epoch, attempts)
-        except StaleEpoch:
-            raise
-        except asyncio.CancelledError:
+        except (StaleEpoch, asyncio.CancelledError) as error:
+            lost = attempts.lost_in_all if isinstance(error, StaleEpoch) else attempts.lost_for_good
             name = f"{model_event_id(task.invocation_id, task.step)}:spent{activity.info().attempt}"
-            await count_in_vain(self._store, key, context.session, name, attempts.lost_for_good)
+            await count_in_vain(self._store, key, context.session, name, lost)
             raise
         except ModelUnavailable as error:
             if attempts.count < agent.limits.model_attempts:
@@ -249,6 +249,7 @@ class ModelActivities:
                     attempts.lost += taken_by(agent, agent.model, usage)
                     raise
         event = answer_event(agent, task, answer, context, attempts.lost)
+        attempts.unkept = taken_by(agent, agent.model, answer.usage)
         for told in event.meta.get("budget", ()):
             log(logging.WARNING, "budget.warning", key, task.invocation_id, "%s", told)
         return event
@@ -286,21 +287,20 @@ class ModelActivities:
             author="perdure",
             error={"type": type(error).__name__, "message": str(error)},
             usage=usage or None,
-            meta=meta | spent_meta(agent, agent.model, usage, attempts.lost),
+            meta=meta | spent_meta(agent, agent.model, usage, attempts.lost_in_all),
         )
         event = accounted(agent, context, event, goes_on=False)
         return await self._commit(key, agent, event, epoch, attempts)
 
 
-def _answer_in(context: Context, task: ModelTask) -> Event | None:
-    """What an attempt before this one was answered."""
-    answered = model_event_id(task.invocation_id, task.step)
-    return next((event for event in context.events if event.id == answered), None)
+def _live(context: Context, event_id: str) -> Event | None:
+    """What an attempt before this one has left."""
+    return next((event for event in context.events if event.id == event_id), None)
 
 
 def _may_be_joined(key: SessionKey, agent: Agent, task: ModelTask, context: Context) -> bool:
     """Whether the model will read, or has read, what joins with this step."""
-    if _answer_in(context, task) is not None:
+    if _live(context, model_event_id(task.invocation_id, task.step)) is not None:
         return True
     try:
         _check_limits(key, agent, task, context)

@@ -125,6 +125,8 @@ class Attempts:
         self.lost = Spent(tokens=lost[0], nano_usd=lost[1])
         """What tries without an answer have taken all the same."""
         self._lost_before = self.lost
+        self.unkept = Spent()
+        """What an answer took that is not in the log yet. No heartbeat tells of it: by then it may be."""
         self.count = self._before = details[0] if details else 0
         self._untold = 0 if details else info.attempt - 1
         self.unforeseen = details[1] if len(details) > 1 else 0
@@ -158,6 +160,11 @@ class Attempts:
         self.beat()
 
     @property
+    def lost_in_all(self) -> Spent:
+        """What came to nothing if the answer, too, is not kept."""
+        return self.lost + self.unkept
+
+    @property
     def lost_for_good(self) -> Spent:
         """What of it no attempt after this one counts, now that this one is cancelled.
 
@@ -167,9 +174,8 @@ class Attempts:
         details = activity.cancellation_details()
         if details is None or not (details.cancel_requested or details.not_found or details.timed_out):
             return Spent()
-        before = Spent() if details.cancel_requested else self._lost_before
-        tokens, nano_usd = self.lost.tokens - before.tokens, self.lost.nano_usd - before.nano_usd
-        return Spent(tokens=tokens, nano_usd=nano_usd)
+        lost, before = self.lost_in_all, Spent() if details.cancel_requested else self._lost_before
+        return Spent(tokens=lost.tokens - before.tokens, nano_usd=lost.nano_usd - before.nano_usd)
 
     def fail(self, error: Exception) -> None:
         """The attempt ends in an error.

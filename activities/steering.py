@@ -100,7 +100,8 @@ class SteeringActivities:
             )
             marked = await self._store.event(key, end_marker(task.invocation_id))
         log(logging.INFO, "interrupted", key, task.invocation_id, "%s", task.reason)
-        return Interrupted(epoch=epoch) if marked is None else epoch
+        ended_before = marked is None or not marked.meta.get("interrupted")
+        return Interrupted(epoch=epoch) if ended_before else epoch
 
     async def _was_said(self, key: SessionKey, message_id: str) -> bool:
         return await self._store.event(key, f"{message_id}:user") is not None

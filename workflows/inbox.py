@@ -90,9 +90,7 @@ class Inbox:
     def call_off(self, item_id: str) -> None:
         """Let a message keep its place, and not be run when that comes."""
         cancelled = {"cancelled": True}
-        self._put(
-            item.model_copy(update=cancelled) if item.id == item_id else item for item in list(self.items)
-        )
+        self._put(each.model_copy(update=cancelled) if each.id == item_id else each for each in self.items)
 
     def offer(self) -> list[Item]:
         """Those that are to join the running item, as many as one step takes; it goes with them now."""

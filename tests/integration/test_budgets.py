@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -228,6 +229,29 @@ async def test_what_a_cancelled_call_took_is_counted_as_far_as_the_server_had_sa
     world.gemini.script(say("hello"))
     assert (await world.runner.ask(key, "hello")).text == "hello"
     assert (await world.session(key)).spent == of_log(await world.log(key))
+
+
+async def test_an_answer_that_came_too_late_to_be_kept_was_paid_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, answered, go_on = world.store.append, asyncio.Event(), asyncio.Event()
+
+    async def held(key: SessionKey, event: Event, **options: Any) -> Event:
+        if event.id == "m1:m1":
+            answered.set()
+            await go_on.wait()
+        return await append(key, event, **options)
+
+    monkeypatch.setattr(world.store, "append", held)
+    key = world.key("free")
+    turn = asyncio.create_task(world.runner.ask(key, "word " * 50, message_id="m1"))
+    await asyncio.wait_for(answered.wait(), 20)
+    await world.runner.cancel(key)
+    assert (await turn).status == "cancelled"
+    go_on.set()
+    counted = await noted(world, key, "m1:m1:spent1")
+    assert spent_on(counted).tokens >= 50
+    assert (await world.session(key)).spent == spent_on(counted) == of_log(await world.log(key))
 
 
 async def test_a_summary_that_is_of_no_use_was_paid_for_all_the_same(world: World) -> None:

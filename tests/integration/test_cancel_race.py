@@ -11,9 +11,9 @@ from perdure.types import Event, SessionKey
 from tests.integration.harness import World, until
 
 
-@pytest.mark.parametrize("step", [1, 2])
-async def test_s63_a_cancel_after_the_answer_was_committed_is_told_what_the_log_says(
-    sqlite_world: World, monkeypatch: pytest.MonkeyPatch, step: int
+@pytest.mark.parametrize("last", ["m1", "m2", "end"])
+async def test_s63_a_cancel_after_the_turn_had_its_end_is_told_what_the_log_says(
+    sqlite_world: World, monkeypatch: pytest.MonkeyPatch, last: str
 ) -> None:
     world = sqlite_world
     key = world.key()
@@ -21,13 +21,15 @@ async def test_s63_a_cancel_after_the_answer_was_committed_is_told_what_the_log_
 
     async def held(key: SessionKey, event: Event, **options: Any) -> Event:
         stored = await append(key, event, **options)
-        if event.id == f"m1:m{step}":
+        if event.id == f"m1:{last}":
             committed.set()
             await go_on.wait()
         return stored
 
     monkeypatch.setattr(world.store, "append", held)
-    text = "hello" if step == 1 else "Increment 'visits'"
+    text = "Increment 'visits'" if last == "m2" else "hello"
+    if last == "end":
+        world.gemini.fail(400)
     asked = asyncio.create_task(world.runner.ask(key, text, message_id="m1"))
     await asyncio.wait_for(committed.wait(), 30)
     await world.runner.cancel(key, "m1")
@@ -47,7 +49,32 @@ async def test_s63_a_cancel_after_the_answer_was_committed_is_told_what_the_log_
     go_on.set()
     first = await asked
     again = await world.runner.ask(key, text, message_id="m1")
-    assert (first.status, first.text) == (again.status, again.text) == ("answered", again.text)
+    assert first.status == ("failed" if last == "end" else "answered")
+    assert (first.status, first.text, first.failure) == (again.status, again.text, again.failure)
     answer = await world.runner.ask(key, "and now?", message_id="m2")
     assert answer.status == "answered"
     assert [event.id for event in await world.log(key)][-2:] == ["m2:user", "m2:m1"]
+
+
+async def test_s63_a_step_that_is_tried_again_after_its_turn_had_its_end_tells_that(
+    sqlite_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker died when the end was in the log, and then came a cancel, which moves the epoch."""
+    world, key = sqlite_world, sqlite_world.key()
+    append, lost = world.store.append, asyncio.Event()
+
+    async def dies(key: SessionKey, event: Event, **options: Any) -> Event:
+        stored = await append(key, event, **options)
+        if event.id == "m1:t1.0":
+            world.gemini.fail(400)
+        if event.id == "m1:end" and not lost.is_set():
+            await world.store.interrupt(key, "m1", epoch=options["epoch"], reason="cancelled")
+            lost.set()
+            raise KeyError("the worker died just after the commit")
+        return stored
+
+    monkeypatch.setattr(world.store, "append", dies)
+    answer = await world.runner.ask(key, "Increment 'visits'", message_id="m1")
+    assert lost.is_set()
+    assert answer.failure is not None
+    assert answer.failure.type == "ModelRefused"
