@@ -72,6 +72,9 @@ class Connection:
                     if isinstance(error, InvalidAgent):
                         raise
                     raise self._unavailable("does not list its tools", error) from error
+                except asyncio.CancelledError:
+                    self._stale = True
+                    raise
             return self._listed
 
     async def call(self, name: str, arguments: JsonObject, meta: JsonObject) -> types.CallToolResult:

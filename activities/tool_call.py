@@ -166,8 +166,8 @@ class Call:
         except StorageUnavailable:
             raise
         except (Exception, asyncio.CancelledError) as error:
-            # Foreign code: all that it raises is the model's to see.
-            if _is_cancelled():
+            # Foreign code: all that it raises is the model's to see, but for the end of this activity.
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                 raise
             if scope.expired():
                 return self._failed(f"It took longer than {self._limit(self._tool):g} seconds.")
