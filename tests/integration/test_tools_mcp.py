@@ -237,13 +237,17 @@ async def test_new_tools_are_heard_of(world: World, warehouse: Warehouse) -> Non
     assert await _told(world, "keeper", call("weigh", article="rope")) == {"result": "rope: 3 kg"}
 
 
-async def test_a_cancel_ends_the_call_and_not_the_connection(world: World, warehouse: Warehouse) -> None:
-    key = world.key("keeper")
-    world.gemini.script(call("wait_long", article="tea"))
-    asking = asyncio.create_task(world.runner.ask(key, "Wait."))
-    await until(_noted(warehouse, "wait_long tea"))
-    await world.runner.cancel(key)
+@pytest.mark.parametrize("rewound", [False, True], ids=["cancelled", "rewound"])
+async def test_s13_a_cancel_or_rewind_ends_the_call_and_not_the_connection(
+    world: World, warehouse: Warehouse, rewound: bool
+) -> None:
+    key, article = world.key("keeper"), f"tea-{rewound}"
+    world.gemini.script(call("wait_long", article=article))
+    asking = asyncio.create_task(world.runner.ask(key, "Wait.", message_id="m1"))
+    await until(_noted(warehouse, f"wait_long {article}"))
+    await (world.runner.rewind(key, "m1") if rewound else world.runner.cancel(key))
     assert (await asking).status == "cancelled"
+    assert [event.id for event in await world.log(key) if "call" in event.meta] == []
     lists = warehouse.asked.count("list")
     assert await _told(world, "keeper", call("stock", article="tea")) == {"result": "7 tea on shelf 1"}
     assert warehouse.asked.count("list") == lists
