@@ -182,6 +182,8 @@ class Call:
     def _answered(self, answer: Answer) -> Event:
         """What is written when it has run elsewhere."""
         if answer.error is not None:
+            # Its words are in the log of the session.
+            self._log(logging.WARNING, "tool.error", f"{self._name} failed on another task queue")
             return self._failed(answer.error)
         result = answer.value if isinstance(answer.value, dict) else {"result": answer.value}
         return self._response(self._told(result))

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from activities import mcp_connection
+from activities.mcp_connection import Connection
 from activities.mcp_servers import McpServers
 from embedded.temporal import TemporalServer
 from perdure import Agent, McpServer, ToolContext
@@ -212,6 +214,16 @@ async def test_a_server_that_went_away_unnoticed_is_asked_again(http: HttpServer
 
     await until(heard)
     await servers.close()
+
+
+async def test_a_call_over_http_may_be_silent_for_as_long_as_it_takes(
+    http: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mcp_connection, "QUIET", 0.3)
+    connection = Connection(McpServer.http(f"http://127.0.0.1:{http.port}/mcp"))
+    told = await connection.call("dawdle", {"seconds": 1.5}, {})
+    assert told.structured_content == {"result": "done"}
+    await connection.close()
 
 
 async def test_the_gateway_beside_a_worker_shows_the_tools_that_the_worker_knows(
