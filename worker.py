@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -47,9 +47,13 @@ from gateway.opening import open_store
 from gateway.runner import connect
 from gateway.serving import beside_worker
 from perdure import __version__, logs, searchattributes
+from perdure.agent import Agent
+from perdure.agenttool import AgentTool
 from perdure.errors import InvalidOption
 from perdure.registry import Registry, load_agents
 from perdure.settings import Settings
+from perdure.tool import Tool
+from perdure.transfer import team_of
 from storage.sessions import SessionStore
 from workflows.retention import Retention
 from workflows.schedule import ScheduledMessage
@@ -189,6 +193,8 @@ async def run_worker(settings: Settings) -> None:
     if not settings.agents:
         raise InvalidOption("a worker needs agents: set PERDURE_AGENTS or pass --agents examples.counter")
     agents = load_agents(settings.agents)
+    if settings.tools_only:
+        _check_queue(settings, agents)
     client = await connect(settings)
     await _check_search_attributes(client, settings)
     store = await open_store(settings)
@@ -214,6 +220,30 @@ async def run_worker(settings: Settings) -> None:
         await servers.close()
         await gemini.close()
         await store.close()
+
+
+def _check_queue(settings: Settings, agents: Registry) -> None:
+    """A worker of tools that polls the queue of sessions would be handed their steps, and fail each."""
+    named = {
+        tool.task_queue
+        for agent in agents.agents.values()
+        for tool in _tools_of(agent)
+        if tool.task_queue is not None and tool.activity is None
+    }
+    if settings.task_queue not in named:
+        raise InvalidOption(
+            f"no tool of {', '.join(agents)} runs on the task queue {settings.task_queue}; a worker of tools "
+            f"polls the queue that they name: --task-queue {' or '.join(sorted(named)) or '(none does)'}"
+        )
+
+
+def _tools_of(agent: Agent) -> Iterator[Tool]:
+    """Its own, those of its team, and those of the agents that they ask."""
+    for member in team_of(agent):
+        for tool in member.tools:
+            yield tool
+            if isinstance(tool, AgentTool):
+                yield from _tools_of(tool.agent)
 
 
 def _until_asked_to_stop() -> asyncio.Event:

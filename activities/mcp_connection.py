@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import shutil
@@ -20,6 +21,7 @@ from perdure.mcp import McpServer
 from perdure.types import JsonObject
 
 if TYPE_CHECKING:
+    import httpx2
     import mcp_types as types
     from mcp import Client, MCPError
     from mcp.client import Transport
@@ -29,7 +31,7 @@ __all__ = ["Connection"]
 MOST_PAGES = 100
 """Pages of a list of tools that are read; a server that never ends its list must not hold up a worker."""
 QUIET = 300.0
-"""Seconds without a byte after which a response over HTTP is given up, unless a call may take longer."""
+"""Seconds without a byte after which a response over HTTP is given up, unless it is that of a call."""
 
 _log = logging.getLogger("perdure.mcp")
 
@@ -72,6 +74,9 @@ class Connection:
                     if isinstance(error, InvalidAgent):
                         raise
                     raise self._unavailable("does not list its tools", error) from error
+                except asyncio.CancelledError:
+                    self._stale = True
+                    raise
             return self._listed
 
     async def call(self, name: str, arguments: JsonObject, meta: JsonObject) -> types.CallToolResult:
@@ -299,13 +304,19 @@ async def _streams(server: McpServer, over: asyncio.Event) -> AsyncIterator[Any]
             import httpx2
             from mcp.client.streamable_http import streamable_http_client
 
-            quiet = max(QUIET, (server.timeout or 0) + 60)
-            timeout = httpx2.Timeout(server.connect_timeout, read=quiet)
-            http = httpx2.AsyncClient(headers=dict(server.headers), timeout=timeout)
+            timeout = httpx2.Timeout(server.connect_timeout, read=QUIET)
+            hooks = {"request": [_let_calls_take_their_time]}
+            http = httpx2.AsyncClient(headers=dict(server.headers), timeout=timeout, event_hooks=hooks)
             await stack.enter_async_context(http)
             streams = await stack.enter_async_context(streamable_http_client(server.url, http_client=http))
         read, write = streams
         yield _Watched(read, over), write
+
+
+async def _let_calls_take_their_time(request: httpx2.Request) -> None:
+    """Whoever made a call gives it up when its time is over; until then a server need not say anything."""
+    if request.method == "POST" and json.loads(request.content).get("method") == "tools/call":
+        request.extensions["timeout"] = {**request.extensions["timeout"], "read": None}
 
 
 def _find(server: McpServer) -> None:

@@ -172,8 +172,8 @@ class Call:
         except StorageUnavailable:
             raise
         except (Exception, asyncio.CancelledError) as error:
-            # Foreign code: all that it raises is the model's to see.
-            if _is_cancelled():
+            # Foreign code: all that it raises is the model's to see, but for the end of this activity.
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                 raise
             if scope.expired():
                 return self._failed(f"It took longer than {self._limit(self._tool):g} seconds.")
@@ -188,6 +188,8 @@ class Call:
     def _answered(self, answer: Answer) -> Event:
         """What is written when it has run elsewhere."""
         if answer.error is not None:
+            # Its words are in the log of the session.
+            self._log(logging.WARNING, "tool.error", f"{self._name} failed on another task queue")
             return self._failed(answer.error)
         result = answer.value if isinstance(answer.value, dict) else {"result": answer.value}
         return self._response(result)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.common import DEFAULT_DATA, DataOption, NotReachable, connect, without_password
+from cli.common import DEFAULT_DATA, DataOption, NotReachable, connect, find_settings, without_password
 from perdure.loading import loading
 from perdure.settings import Settings
 
@@ -73,6 +73,13 @@ def worker(
             "whether a worker of this host polls.",
         ),
     ] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="The folder of a perdure dev to work beside, on the same Temporal and database; settings "
+            "given by hand go first."
+        ),
+    ] = None,
 ) -> None:
     """Run a worker: the production process. Its settings are the PERDURE_* variables.
 
@@ -80,7 +87,8 @@ def worker(
     back what is left; a second one ends it at once.
     """
     given = {"agents": tuple(agents or ()), "task_queue": task_queue, "tools_only": tools_only}
-    settings = Settings().model_copy(update={name: value for name, value in given.items() if value})
+    found = Settings() if data is None else find_settings(data)
+    settings = found.model_copy(update={name: value for name, value in given.items() if value})
     if check:
         asyncio.run(_check(settings))
         return

@@ -1,9 +1,9 @@
 """An agent whose tools run anywhere: on a worker of their own, in TypeScript, in an MCP server.
 
     perdure dev examples.anywhere
-    perdure worker --agents examples.anywhere --task-queue heavy --tools-only
+    perdure worker --agents examples.anywhere --task-queue heavy --tools-only --data .perdure
     node draw_worker.js                    # of examples/draw_worker.ts
-    perdure chat studio                    # "Draw a square and put it on the shelf"
+    perdure chat studio                    # "Draw a shape with 4 sides", "Clear the shelf"
 
 See docs/tools.md.
 """

@@ -17,7 +17,8 @@ async function draw(call: Call<{ sides: number; size: number }>): Promise<object
   if (sides < 3) throw new Error(`a shape has 3 sides or more, and not ${sides}`);
   const points = [];
   for (let side = 0; side < sides; side++) {
-    Context.current().heartbeat(); // so that a cancel is felt, and a death noticed
+    Context.current().heartbeat(); // so that a death is noticed, and a cancel heard of
+    await Context.current().sleep(1); // here it is felt, and so is that the worker stops
     const angle = (2 * Math.PI * side) / sides;
     points.push([Math.sin(angle), Math.cos(angle)].map((at) => Math.round(size * (1 + at))).join(","));
   }

@@ -118,7 +118,11 @@ async def serving(
 
 @asynccontextmanager
 async def beside_worker(
-    settings: Settings, client: Client, store: SessionStore, agents: Registry, servers: McpServers
+    settings: Settings,
+    client: Client,
+    store: SessionStore,
+    agents: Registry,
+    servers: McpServers | None = None,
 ) -> AsyncIterator[str | None]:
     """In a worker's process: a gateway, if the settings give it an address; gives its URL."""
     if settings.gateway_address is None:

@@ -57,8 +57,7 @@ async def run_call(task: ToolTask, call: CallRef, ask: Callable[[Child], Awaitab
     except ActivityError as error:
         if not _is(error, TimeoutType.SCHEDULE_TO_START):
             raise
-        begun = isinstance(error.cause, TimeoutError) and bool(error.cause.last_heartbeat_details)
-        answer = _not_begun(call.queue, call.start_timeout, again=begun)
+        answer = _not_begun(error, call.queue, call.start_timeout)
     else:
         if outcome.child is not None:
             await ask(outcome.child)
@@ -151,7 +150,7 @@ def _result(payload: Payload) -> Answer:
 
 def _failure(error: ActivityError, remote: RemoteCall, *, again: bool) -> Answer:
     if _is(error, TimeoutType.SCHEDULE_TO_START):
-        return _not_begun(remote.queue, remote.start_timeout, again=again)
+        return _not_begun(error, remote.queue, remote.start_timeout, again=again)
     if _is(error, TimeoutType.START_TO_CLOSE):
         died = "" if remote.heartbeat_timeout else ", or its worker died"
         return Answer(error=f"It took longer than {remote.timeout:g} seconds{died}.")
@@ -164,9 +163,12 @@ def _failure(error: ActivityError, remote: RemoteCall, *, again: bool) -> Answer
     return Answer(error=told)
 
 
-def _not_begun(queue: str | None, seconds: float | None, *, again: bool = False) -> Answer:
+def _not_begun(
+    error: ActivityError, queue: str | None, seconds: float | None, *, again: bool = False
+) -> Answer:
     within = f"of the task queue {queue} began it within {seconds or 0:g} seconds"
-    if again:
+    tried = error.cause is not None and error.cause.__cause__ is not None  # how the try before it failed
+    if again or tried:
         return Answer(error=f"Its worker was lost, and no other {within}; what it did is not known.")
     return Answer(error=f"No worker {within}.")
 

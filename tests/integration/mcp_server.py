@@ -88,9 +88,16 @@ async def wait_long(article: str) -> str:
 
 
 @server.tool()
+async def dawdle(seconds: float) -> str:
+    """Takes that long, and says nothing meanwhile."""
+    await asyncio.sleep(seconds)
+    return "done"
+
+
+@server.tool()
 def hold(article: str, context: Context) -> str:
     """It does not come to an end the first time, nor when the server is to stop."""
-    meta = context.request_context.meta or {}
+    meta: dict[str, object] = {**(context.request_context.meta or {})}
     note(f"hold {meta['perdure/idempotency-key']} {os.getpid()}")
     if NOTES.read_text().count("hold ") == 1:
         threading.Event().wait()

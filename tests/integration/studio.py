@@ -43,6 +43,14 @@ def linger(text: str, context: ToolContext) -> str:
     return text
 
 
+@tool(task_queue=GPU, start_timeout=1)
+def linger_briefly(text: str) -> str:
+    """The same; and nobody takes it over."""
+    lingers.set()
+    go_on.wait()
+    return text
+
+
 @tool
 async def quit_early(text: str) -> str:
     """It gives up by the wrong error."""
@@ -79,6 +87,12 @@ def render_once(scene: str) -> dict[str, Any]:
     raise AssertionError("it runs elsewhere")
 
 
+@tool(task_queue="foreign", activity="render", heartbeat_timeout=20, start_timeout=1)
+def render_lost(scene: str) -> dict[str, Any]:
+    """Nobody takes it over."""
+    raise AssertionError("it runs elsewhere")
+
+
 @tool(task_queue="fragile", activity="render", heartbeat_timeout=2)
 def render_fragile(scene: str) -> dict[str, Any]:
     """Its worker is killed."""
@@ -97,8 +111,16 @@ def render_nowhere(scene: str) -> dict[str, Any]:
     raise AssertionError("it runs nowhere")
 
 
-RENDER: list[Tool] = [render, render_briefly, render_dear, render_fragile, render_nowhere, render_once]
-TOOLS: list[Tool] = [embed, linger, quit_early, neglected, forsaken, *RENDER]
+RENDER: list[Tool] = [
+    render,
+    render_briefly,
+    render_dear,
+    render_fragile,
+    render_lost,
+    render_nowhere,
+    render_once,
+]
+TOOLS: list[Tool] = [embed, linger, linger_briefly, quit_early, neglected, forsaken, *RENDER]
 AGENT = Agent(name="painter", tools=TOOLS, limits=Limits(tool_attempts=2))
 
 

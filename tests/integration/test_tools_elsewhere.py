@@ -45,6 +45,12 @@ async def studio(temporal: TemporalServer) -> AsyncIterator[Studio]:
 
 @pytest_asyncio.fixture
 async def gpu(world: World) -> AsyncIterator[None]:
+    async with tools_worker(world):
+        yield
+
+
+@asynccontextmanager
+async def tools_worker(world: World) -> AsyncIterator[None]:
     """A worker of ours for the tools of another queue."""
     settings = world.settings.model_copy(update={"task_queue": GPU, "tools_only": True})
     gemini = Gemini(base_url=world.gemini.url)
@@ -283,6 +289,26 @@ async def test_the_model_is_told_when_no_worker_begins_it(world: World, wanted: 
     told = await _told(world, wanted)
     assert "No worker of the task queue" in told["error"]
     assert "within 0.2 seconds" in told["error"]
+
+
+async def test_the_model_is_told_that_it_may_have_been_done(world: World, temporal: TemporalServer) -> None:
+    """Somebody had begun it, and nobody else takes it over."""
+    key, studio = world.key("painter"), Studio()
+    lingers.clear()
+    go_on.clear()
+    world.gemini.script(
+        [call("render_lost", scene="endless"), call("linger_briefly", text="a")], say("Done.")
+    )
+    async with foreign(temporal, studio), tools_worker(world):
+        asking = asyncio.create_task(world.runner.ask(key, "Do it."))
+        await studio.running.wait()
+        await asyncio.to_thread(lingers.wait)
+    go_on.set()
+    assert (await asking).text == "Done."
+    lost = "Its worker was lost, and no other of the task queue {} began it within 1 seconds; {}"
+    unknown = "what it did is not known."
+    told = sorted(response["error"] for response in _responses(await world.log(key)))
+    assert told == [lost.format(queue, unknown) for queue in ("foreign", GPU)]
 
 
 async def test_the_status_says_that_nobody_serves_the_queue(world: World) -> None:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
-from asyncio.subprocess import PIPE
+from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.api.enums.v1 import PendingActivityState
 
 from activities.gemini import Gemini
 from embedded.temporal import TemporalServer
 from examples import anywhere
 from perdure.registry import Registry
 from perdure.testing import call, say
+from perdure.types import SessionKey
 from storage.sessions import SessionStore
-from tests.integration.harness import World, open_world
+from tests.integration.harness import World, open_world, until
 from tests.typescript.environment import Absent, compiled
 from worker import build_worker
 
@@ -57,7 +59,7 @@ async def test_an_activity_in_typescript(
         pytest.skip(str(why))
     async with (
         open_world(temporal.address, sqlite_store, [anywhere.agent]) as world,
-        _drawing(script, temporal.address),
+        _drawing(script, temporal.address) as first,
     ):
         key = world.key("studio")
         world.gemini.script(call("draw", sides=4, size=10), say("A square."))
@@ -68,9 +70,29 @@ async def test_an_activity_in_typescript(
         assert drawn == {"svg": '<svg><polygon points="10,20 20,10 10,0 0,10"/></svg>'}
         assert refused == {"error": "Error: a shape has 3 sides or more, and not 2"}
 
+        world.gemini.script(call("draw", sides=2_000), say("A circle, nearly."))
+        asking = asyncio.create_task(world.runner.ask(key, "Draw a circle."))
+        await until(lambda: _is_drawn(world, key))
+        first.terminate()
+        await first.wait()
+        async with _drawing(script, temporal.address):
+            assert (await asking).text == "A circle, nearly."
+        assert len(await _responses(world, key)) == 3
+        events = (await world.handle(key).fetch_history()).events
+        begun = [event.activity_task_scheduled_event_attributes.activity_type.name for event in events]
+        assert begun.count("draw") == 4, "the one that stopped has handed it back"
+
+
+async def _is_drawn(world: World, key: SessionKey) -> bool:
+    described = (await world.handle(key).describe()).raw_description
+    started = PendingActivityState.PENDING_ACTIVITY_STATE_STARTED
+    return any(
+        one.activity_type.name == "draw" and one.state == started for one in described.pending_activities
+    )
+
 
 @asynccontextmanager
-async def _drawing(script: Path, address: str) -> AsyncIterator[None]:
+async def _drawing(script: Path, address: str) -> AsyncIterator[Process]:
     environment = {"PATH": os.environ.get("PATH", os.defpath), "TEMPORAL_ADDRESS": address}
     process = await asyncio.create_subprocess_exec("node", str(script), env=environment, stdout=PIPE)
     assert process.stdout is not None
@@ -78,9 +100,10 @@ async def _drawing(script: Path, address: str) -> AsyncIterator[None]:
         async with asyncio.timeout(120):
             while (line := await process.stdout.readline()) != b"ready to draw\n":
                 assert line, "the worker ended"
-        yield
+        yield process
     finally:
-        process.terminate()
+        if process.returncode is None:
+            process.terminate()
         await process.communicate()
 
 

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from activities import mcp_connection
+from activities.mcp_connection import Connection
 from activities.mcp_servers import McpServers
 from embedded.temporal import TemporalServer
 from perdure import Agent, McpServer, ToolContext
@@ -214,6 +216,16 @@ async def test_a_server_that_went_away_unnoticed_is_asked_again(http: HttpServer
     await servers.close()
 
 
+async def test_a_call_over_http_may_be_silent_for_as_long_as_it_takes(
+    http: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mcp_connection, "QUIET", 0.3)
+    connection = Connection(McpServer.http(f"http://127.0.0.1:{http.port}/mcp"))
+    told = await connection.call("dawdle", {"seconds": 1.5}, {})
+    assert told.structured_content == {"result": "done"}
+    await connection.close()
+
+
 async def test_the_gateway_beside_a_worker_shows_the_tools_that_the_worker_knows(
     world: World, warehouse: Warehouse
 ) -> None:
@@ -237,13 +249,17 @@ async def test_new_tools_are_heard_of(world: World, warehouse: Warehouse) -> Non
     assert await _told(world, "keeper", call("weigh", article="rope")) == {"result": "rope: 3 kg"}
 
 
-async def test_a_cancel_ends_the_call_and_not_the_connection(world: World, warehouse: Warehouse) -> None:
-    key = world.key("keeper")
-    world.gemini.script(call("wait_long", article="tea"))
-    asking = asyncio.create_task(world.runner.ask(key, "Wait."))
-    await until(_noted(warehouse, "wait_long tea"))
-    await world.runner.cancel(key)
+@pytest.mark.parametrize("rewound", [False, True], ids=["cancelled", "rewound"])
+async def test_s13_a_cancel_or_rewind_ends_the_call_and_not_the_connection(
+    world: World, warehouse: Warehouse, rewound: bool
+) -> None:
+    key, article = world.key("keeper"), f"tea-{rewound}"
+    world.gemini.script(call("wait_long", article=article))
+    asking = asyncio.create_task(world.runner.ask(key, "Wait.", message_id="m1"))
+    await until(_noted(warehouse, f"wait_long {article}"))
+    await (world.runner.rewind(key, "m1") if rewound else world.runner.cancel(key))
     assert (await asking).status == "cancelled"
+    assert [event.id for event in await world.log(key) if "call" in event.meta] == []
     lists = warehouse.asked.count("list")
     assert await _told(world, "keeper", call("stock", article="tea")) == {"result": "7 tea on shelf 1"}
     assert warehouse.asked.count("list") == lists

@@ -202,6 +202,10 @@ class TestOperations:
         perdure("worker", "--agents", "examples.counter")
         assert [(one.task_queue, one.tools_only) for one in served] == [("gpu", True), ("perdure", False)]
 
+    def test_a_worker_of_tools_for_a_queue_that_none_names_is_one_line(self, perdure: Run) -> None:
+        asked = ("worker", "--agents", "examples.anywhere", "--tools-only")
+        assert_failed(perdure(*asked), "InvalidOption", "--task-queue heavy")
+
     def test_a_worker_without_agents_is_one_line(self, perdure: Run) -> None:
         assert_failed(perdure("worker"), "InvalidOption", "--agents examples.counter")
 
