@@ -35,11 +35,12 @@ from activities.mcp_servers import McpServers
 from activities.media_cache import MediaCache
 from activities.memory import Memories
 from activities.model_request import full_request, send
+from activities.outcomes import outcome_of
 from activities.oversize import begin_turn, fit_answer
 from activities.patience import patiently
 from activities.prices import check_prices
-from activities.prompt import calls_of, model_event_id
-from activities.protocol import CALL_MODEL, TOOL_SECONDS, CallRef, Failure, ModelOutcome, ModelTask
+from activities.prompt import model_event_id
+from activities.protocol import CALL_MODEL, ModelOutcome, ModelTask
 from activities.recalling import recall
 from activities.room import Room
 from activities.runtime import Attempts, beating, log, session_key, typed_errors
@@ -128,7 +129,7 @@ class ModelActivities:
             if task.step == 1:
                 turn = await self._begin(key, agent, task)
                 if turn.done is not None:
-                    done = _outcome(turn.epoch, agent, turn.done, inline=task.inline)
+                    done = outcome_of(turn.epoch, agent, turn.done, inline=task.inline)
                     whose = turn.done.invocation_id
                     joined = {"joined": whose} if whose != task.invocation_id else {}
                     return done.model_copy(update={"repeated": True, **joined})
@@ -149,7 +150,7 @@ class ModelActivities:
                         f"{task.invocation_id} in {key} was cancelled or rewound: epoch {epoch} is over"
                     )
                 event = await self._step(key, agent, task, epoch, context, attempts)
-            outcome = _outcome(epoch, agent, event, inline=task.inline)
+            outcome = outcome_of(epoch, agent, event, inline=task.inline)
             more: JsonObject = {"model": agent.model} if task.step == 1 else {}
             if task.step == 1 and agent.budget is not None:
                 more["budget"] = agent.budget.bounds
@@ -358,46 +359,3 @@ def _answering(agent: Agent, task: ModelTask, context: Context) -> Answering:
         after=context.session.head,
         attempt=activity.info().attempt,
     )
-
-
-def _outcome(epoch: int, agent: Agent, event: Event, *, inline: bool) -> ModelOutcome:
-    """What the workflow needs to know of the event that a step ended in."""
-    fields: JsonObject = {"epoch": epoch, "seq": event.seq}
-    if event.error:
-        # In full it is in the log; Temporal gets what quotes nobody.
-        message = event.meta.get("brief") or event.error["message"]
-        fields["failure"] = Failure(type=event.error["type"], message=message)
-    if event.meta.get("interrupted"):
-        fields["cancelled"] = True
-    spent = spent_on(event)
-    if spent.tokens:
-        fields["tokens"] = spent.tokens
-    if spent.nano_usd:
-        fields["nano_usd"] = spent.nano_usd
-    if told := event.meta.get("budget"):
-        fields["warning"] = "; ".join(told)
-    if "repair" in event.meta:
-        fields["mend"] = True
-    calls = [_call_ref(agent, str(call.get("name"))) for call in calls_of(event)]
-    if calls:
-        fields["calls"] = calls
-    elif inline and not event.error and "repair" not in event.meta:
-        fields["text"] = event.text
-    return ModelOutcome(**fields)
-
-
-def _call_ref(agent: Agent, name: str) -> CallRef:
-    tool = agent.tool(name)
-    fields: JsonObject = {"name": name}
-    if tool is not None and tool.serial:
-        fields["serial"] = True
-    seconds = agent.limits.tool_timeout if tool is None or tool.timeout is None else tool.timeout
-    if tool is None:  # a server's, perhaps; the call itself is kept to what that says
-        seconds = max([seconds, *(server.timeout or 0 for server in agent.servers)])
-    if seconds > TOOL_SECONDS:
-        fields["timeout"] = seconds
-    if tool is not None and tool.task_queue is not None and tool.activity is None:
-        fields["queue"] = tool.task_queue
-        if tool.start_timeout is not None:
-            fields["start_timeout"] = tool.start_timeout
-    return CallRef(**fields)
