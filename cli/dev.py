@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.common import DEFAULT_DATA, DataOption, NotReachable, connect, find_settings, without_password
+from perdure.errors import InvalidOption
 from perdure.loading import loading
 from perdure.settings import Settings
 
@@ -76,8 +77,8 @@ def worker(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="The folder of a perdure dev to work beside, on the same Temporal and database; settings "
-            "given by hand go first."
+            help="With --tools-only: the folder of a perdure dev to work beside, on the same Temporal and "
+            "database; settings given by hand go first."
         ),
     ] = None,
 ) -> None:
@@ -87,6 +88,8 @@ def worker(
     back what is left; a second one ends it at once.
     """
     given = {"agents": tuple(agents or ()), "task_queue": task_queue, "tools_only": tools_only}
+    if data is not None and not tools_only:
+        raise InvalidOption("perdure dev has a worker for its sessions; --data goes with --tools-only")
     found = Settings() if data is None else find_settings(data)
     settings = found.model_copy(update={name: value for name, value in given.items() if value})
     if check:

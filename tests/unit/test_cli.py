@@ -202,6 +202,24 @@ class TestOperations:
         perdure("worker", "--agents", "examples.counter")
         assert [(one.task_queue, one.tools_only) for one in served] == [("gpu", True), ("perdure", False)]
 
+    def test_a_worker_works_beside_perdure_dev(
+        self, perdure: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        served: list[Settings] = []
+        monkeypatch.setattr(worker, "main", served.append)
+        ports = {"temporal_port": 17233, "ui_port": 18233, "gateway_port": 18000, "model_port": 19000}
+        told = {"temporal_address": "127.0.0.1:17233", "task_queue": "dev", "agents": ["examples.memory"]}
+        (tmp_path / "dev.json").write_text(json.dumps({**ports, "settings": told}))
+        beside = ("worker", "--data", str(tmp_path))
+        perdure(*beside, "--tools-only")
+        perdure(*beside, "--tools-only", "--agents", "examples.counter", "--task-queue", "gpu")
+        assert_failed(perdure(*beside), "InvalidOption", "--data goes with --tools-only")
+        assert {one.temporal_address for one in served} == {"127.0.0.1:17233"}
+        assert [(one.agents, one.task_queue) for one in served] == [
+            (("examples.memory",), "dev"),
+            (("examples.counter",), "gpu"),
+        ]
+
     def test_a_worker_of_tools_for_a_queue_that_none_names_is_one_line(self, perdure: Run) -> None:
         asked = ("worker", "--agents", "examples.anywhere", "--tools-only")
         assert_failed(perdure(*asked), "InvalidOption", "--task-queue heavy")
