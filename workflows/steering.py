@@ -99,6 +99,7 @@ class Steering:
     ) -> None:
         """End a turn in the log, and then here; a request to do so waits for none before it."""
         standing = self._standing
+        turn.ending = True  # also where it is parked anew meanwhile, in a run that has just begun
         standing.inbox.unpark()  # who asks for it from now on waits for its end
         epoch = turn.epoch if turn.epoch is not None else standing.epoch
         known = {"epoch": epoch, "failure": failure, "message_id": message_id}
@@ -116,6 +117,7 @@ class Steering:
                 # It had its answer, which nobody here knows of yet: whoever asked is still to be told that.
                 # Or what it was to end for had been said before, and it goes on.
                 standing.epoch = moved.epoch
+                turn.ending = False
                 if turn.parked:
                     standing.park(turn)
                 return

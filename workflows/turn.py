@@ -78,6 +78,8 @@ class Turn:
         self.nano_usd = parked.nano_usd if parked is not None else 0
         self.parked = False
         """All that is left of its step waits for a person or the world."""
+        self.ending = False
+        """It is being ended from outside: who asks for it waits for that, and is not told that it waits."""
         self.left: Parked | None = None
         """How it was left for the next run."""
         self._waits = waits
