@@ -19,6 +19,7 @@ from workflows.compaction import Compactions
 from workflows.inbox import Inbox
 from workflows.messages import Carry, Reply, Status
 from workflows.turn import Turn
+from workflows.wait_messages import Waiting
 from workflows.waiting import Waits
 
 __all__ = ["Standing"]
@@ -73,7 +74,7 @@ class Standing:
             queued=len(self.inbox),
             epoch=self.epoch,
             compacting=self.compactions.running,
-            waiting=self.waits.waiting,
+            waiting=self._waiting(),
             agents=self.waits.children.asked,
             mail=len(self.waits.mail.kept),
             dropped=self.waits.mail.dropped,
@@ -83,6 +84,11 @@ class Standing:
             joined=self.inbox.joined,
             **self.totals.model_dump(exclude=_NOT_SHOWN),
         )
+
+    def _waiting(self) -> list[Waiting]:
+        """The calls that wait; also when the run is about to end, and has let go of them for the next."""
+        left = self.turn.left if self.turn else None
+        return self.waits.waiting if left is None else [each.waiting for each in left.calls]
 
     def carry(self) -> Carry:
         """What the next run is to be handed."""
