@@ -16,6 +16,8 @@ from tests.soak.ledger import Ledger, Sent, Steered
 __all__ = ["Deed", "claims", "deeds"]
 
 _STEP = re.compile(r":(user|end|m\d+|t\d+\.\d+)$")
+_BILL = re.compile(r":[^:]+:spent\d+$")
+"""How the event ends that counts a model call which came to nothing; before it stands whose that was."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +67,19 @@ def _strangers(ledger: Ledger, log: Sequence[Event]) -> Iterator[str]:
     """Nothing is in the log that nobody asked for."""
     own = False
     for event in log:
-        if ledger.owns(event.invocation_id):
+        asked = _asked_for(event)
+        if ledger.owns(asked):
             own = True
-            if event.invocation_id not in ledger.sent and event.invocation_id not in ledger.steered:
+            if asked not in ledger.sent and asked not in ledger.steered:
                 yield f"event {event.id} at {event.seq} is of an invocation that nobody asked for"
         elif own or ledger.source is None:
             yield f"event {event.id} at {event.seq} belongs to another session"
+
+
+def _asked_for(event: Event) -> str:
+    """The invocation that an event is of, or for whose model call it is a bill."""
+    is_bill = event.meta.keys() == {"spent"} and event.content is None and not event.state_delta
+    return _BILL.sub("", event.invocation_id) if is_bill else event.invocation_id
 
 
 def _turn(sent: Sent, events: Sequence[Event]) -> Iterator[str]:

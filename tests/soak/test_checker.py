@@ -148,6 +148,15 @@ def forget(story: Story) -> None:
     del story.ledger.sent["s0-m5"]
 
 
+def bill(name: str, **more: Any) -> Callable[[Story], None]:
+    def change(story: Story) -> None:
+        meta = {"spent": {"tokens": 1, "nano_usd": 0, "model_calls": 1}}
+        seq = len(story.log) + 1
+        story.log.append(Event(id=name, invocation_id=name, author="perdure", meta=meta, seq=seq, **more))
+
+    return change
+
+
 def refuse(story: Story) -> None:
     steered = story.ledger.steered["s0-r4"]
     steered.refused, steered.acknowledged, steered.seq = "InvocationNotFound", False, None
@@ -187,6 +196,8 @@ WRONG: dict[str, tuple[Callable[[Story], None], str]] = {
     "an asker is told of a failure": (told("s0-m1", status="failed"), "it failed"),
     "an asker is told another text": (told("s0-m1", text="did it"), "is not in the log"),
     "nobody asked": (forget, "nobody asked for"),
+    "a bill is nobody's": (bill("s0-m9:m1:spent1"), "of an invocation that nobody asked for"),
+    "a bill says something": (bill("s0-m1:m1:spent1", state_delta={"n": 1}), "that nobody asked for"),
     "a refused rewind happened": (refuse, "it was refused (InvocationNotFound), and happened at 11"),
     "the projection shows what was rewound": (unwind, "the projection should be"),
     "a counter is off": (miscount, "its state should be"),
