@@ -141,7 +141,7 @@ class _Session:
 
     # The model
 
-    async def generate(self, *, on_chunk: object = None, **asked: Any) -> Answer:
+    async def generate(self, *, on_chunk: object = None, usage: object = None, **asked: Any) -> Answer:
         """What :class:`activities.gemini.Gemini` would do; it answers in one piece."""
         if asked["system"] == PROMPT:
             words = dict.fromkeys(WORD.findall(json.dumps(asked["contents"])))
@@ -212,12 +212,15 @@ class _Session:
         else:
             self.epoch = None
             return
+        head = (await self.store.get(self.key, max_events=0)).head
         late = ToolTask(invocation_id=name, step=task.step, index=index, epoch=task.epoch)
-        for work in (
-            self.run(self.worker.tools.run_tool, late),
-            self.run(self.worker.model.call_model, task.model_copy(update={"step": task.step + 1})),
-        ):
-            await self.refused(work)
+        await self.refused(self.run(self.worker.tools.run_tool, late))
+        asked = self.run(self.worker.model.call_model, task.model_copy(update={"step": task.step + 1}))
+        if how == "cancel":  # it finds the end
+            assert (await asked).cancelled
+        else:
+            await self.refused(asked)
+        assert (await self.store.get(self.key, max_events=0)).head == head
 
     async def rewind(self) -> None:
         if live := await self.live():

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -59,13 +60,33 @@ class Haunted:
         self.script.stage.gemini.hang(contains=self.script.mark, times=3)
 
     async def everything(self) -> str:
-        """All rows that belong to it."""
-        return await everything(self.store, self.script.mark)
+        """All rows that belong to it, without the bills."""
+        return unbilled(await everything(self.store, self.script.mark))
 
     async def let_go(self) -> str:
         """The first worker goes on; what became of its write."""
         os.kill(self._zombie.pid, signal.SIGCONT)
         return await self._late.noted(2)
+
+
+COUNTS = ("tokens", "nano_usd", "model_calls")
+BILL = re.compile(r"^events .*:spent\d+'.*\n?", re.MULTILINE)
+ROW = re.compile(
+    r"^(sessions \('\w+', 'USER', 'USER'), (\d+), (\d+), (.*), (\d+), (\d+), (\d+)\)$", re.MULTILINE
+)
+
+
+def unbilled(rows: str) -> str:
+    """Without the events that only count what a late model call took: they change nothing but the sums."""
+    bills = BILL.findall(rows)
+    told = [sum(map(int, re.findall(rf"'{name}': (\d+)", "".join(bills)))) for name in COUNTS]
+
+    def before(row: re.Match[str]) -> str:
+        start, version, head, middle, *counts = row.groups()
+        numbers = [int(count) - more for count, more in zip(counts, told, strict=True)]
+        return f"{start}, {int(version) - len(bills)}, {int(head) - len(bills)}, {middle}, {numbers}"
+
+    return ROW.sub(before, BILL.sub("", rows)).strip()
 
 
 Meanwhile = Callable[[Haunted, asyncio.Task[object]], Awaitable[None]]
