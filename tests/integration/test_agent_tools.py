@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from pydantic import BaseModel
 from temporalio.client import WorkflowExecutionStatus
@@ -53,9 +54,15 @@ boss = Agent(
 )
 
 
-@pytest_asyncio.fixture(scope="module")
-async def world(temporal: TemporalServer, sqlite_store: SessionStore) -> AsyncIterator[World]:
-    async with open_world(temporal.address, sqlite_store, [boss, planner.agent]) as opened:
+@pytest_asyncio.fixture(scope="module", params=["sqlite", "postgres"])
+async def world(
+    request: pytest.FixtureRequest,
+    temporal: TemporalServer,
+    sqlite_store: SessionStore,
+    postgres_store: SessionStore,
+) -> AsyncIterator[World]:
+    store = sqlite_store if request.param == "sqlite" else postgres_store
+    async with open_world(temporal.address, store, [boss, planner.agent]) as opened:
         yield opened
 
 
