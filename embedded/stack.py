@@ -32,7 +32,7 @@ from temporalio.service import RPCError
 from embedded import devfile
 from embedded.errors import AlreadyRunning, DidNotStart
 from embedded.pollers import polls
-from embedded.ports import HOST, free_port, is_free
+from embedded.ports import HOST, Claims, free_port
 from embedded.process import Process, end_leftover
 from embedded.program import Program
 from embedded.supervisor import Service, Supervisor
@@ -82,6 +82,7 @@ class Stack:
         self._agents = tuple(agents)
         self._port, self._ui_port, self._ui = port, ui_port, ui
         self._gateway_port = gateway_port
+        self._claims = Claims()
         self._given = settings or Settings()
         self._dynamic_config = dynamic_config
         self._say = say
@@ -158,6 +159,7 @@ class Stack:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+        self._claims.release()
 
     def _plan(self) -> None:
         """Choose ports, and put together what will run."""
@@ -204,13 +206,13 @@ class Stack:
 
     def _choose(self, what: str, wanted: int | None, last: int | None, default: int | None) -> int:
         if wanted:
-            if not is_free(wanted):
+            if not self._claims.take(wanted):
                 raise DidNotStart(
                     f"{what} needs port {wanted} of {HOST}, and it is taken; name another, or none at all"
                 )
             return wanted
         preferred = last or (default if wanted is None else None)
-        port = free_port(preferred)
+        port = free_port(preferred, take=self._claims.take)
         if preferred and port != preferred:
             whose = " of the last run" if last else ""
             self._say(f"port {preferred}{whose} is taken; using {port} for {what}")

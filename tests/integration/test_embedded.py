@@ -16,7 +16,7 @@ from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSear
 
 from embedded import postgres as postgres_module
 from embedded.errors import AlreadyRunning, DidNotStart, MissingProgram
-from embedded.ports import free_port, is_free
+from embedded.ports import Claims, free_port, is_free
 from embedded.postgres import PostgresServer
 from embedded.process import Process, end_leftover
 from embedded.stack import Stack
@@ -222,6 +222,16 @@ class TestPorts:
         port = free_port()
         assert is_free(port)
         assert port < 32_768
+
+    def test_two_that_have_not_begun_to_listen_do_not_get_the_same_one(self) -> None:
+        first, second = Claims(), Claims()
+        port = free_port(take=first.take)
+        assert not first.take(port), "not for two servers of one process either"
+        assert free_port(port, take=second.take) != port
+        first.release()
+        second.release()
+        assert free_port(port, take=second.take) == port
+        second.release()
 
     def test_the_preferred_one_is_taken_if_it_is_free(self) -> None:
         port = free_port()

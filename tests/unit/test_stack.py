@@ -30,6 +30,7 @@ def planned(
 ) -> Stack:
     stack = Stack(["examples.counter"], data=data, port=port, ui_port=ui_port, settings=given or settings())
     stack._plan()
+    stack._claims.release()  # as when it is stopped
     return stack
 
 
