@@ -14,7 +14,7 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.asking_tasks import AWAIT_CHILD, COUNT_CHILD, AwaitTask, CountTask
-from activities.budgets import check_session_budget
+from activities.budgets import append_bill, check_session_budget
 from activities.fencing import still_wanted
 from activities.prompt import calls_of, model_event_id
 from activities.protocol import Asked, Child, ToolTask, call_id_of
@@ -192,9 +192,7 @@ class AskingActivities:
                 if spent == Spent():
                     return
                 name = f"{task.call_id}:spent"
-                meta = {"child": task.session, "spent": counts_of(spent)}
-                event = Event(id=name, invocation_id=name, author="perdure", meta=meta)
-                await self._store.append(key, event, first_wins=True)
+                await append_bill(self._store, key, name, spent, child=task.session)
             except (SessionNotFound, SessionEnded) as error:
                 log(logging.INFO, "child.uncounted", key, task.call_id, "%s", type(error).__name__)
 

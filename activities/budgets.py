@@ -21,6 +21,7 @@ from storage.spending import counts_of, spent_on, tokens_of
 
 __all__ = [
     "accounted",
+    "append_bill",
     "check_session_budget",
     "check_turn_budget",
     "count_in_vain",
@@ -148,13 +149,29 @@ async def count_in_vain(store: SessionStore, key: SessionKey, read: Session, nam
     """
     if spent == Spent():
         return
-    told = {"tokens": spent.tokens, "nano_usd": spent.nano_usd, "model_calls": 1}
-    event = Event(id=name, invocation_id=name, author="perdure", meta={"spent": told})
     try:
         if (await store.get(key, max_events=0)).created_at == read.created_at:
-            await store.append(key, event, first_wins=True)
+            await append_bill(store, key, name, replace(spent, model_calls=1))
     except (SessionNotFound, SessionEnded) as error:
         log(logging.INFO, "spent.uncounted", key, name, "%s", type(error).__name__)
+
+
+async def append_bill(store: SessionStore, key: SessionKey, name: str, spent: Spent, **more: Json) -> None:
+    """Append an event that says nothing but what was spent; under one name it counts once.
+
+    Args:
+        store: where the session lives.
+        key: the session.
+        name: of the event, which is an invocation by itself.
+        spent: what it was.
+        more: what else its meta says.
+
+    Raises:
+        SessionNotFound, SessionEnded: there is nothing to append it to.
+    """
+    meta = {**more, "spent": counts_of(spent)}
+    event = Event(id=name, invocation_id=name, author="perdure", meta=meta)
+    await store.append(key, event, first_wins=True)
 
 
 def _warnings(agent: Agent, session: Spent, turn: Spent, step: Spent, *, goes_on: bool) -> list[str]:

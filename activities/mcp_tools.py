@@ -13,7 +13,7 @@ from perdure.context import ToolContext
 from perdure.errors import InvalidAgent
 from perdure.mcp import McpServer
 from perdure.tool import Parameters, Tool
-from perdure.types import Json, JsonObject
+from perdure.types import Json, JsonObject, given
 
 if TYPE_CHECKING:
     import mcp_types as types
@@ -152,7 +152,7 @@ def _part(block: types.ContentBlock) -> Json:
         return _inline(block.mime_type, block.data)
     if block.type == "resource_link":
         said = {"uri": str(block.uri), "name": block.name, "mimeType": block.mime_type}
-        return {"resource": {name: value for name, value in said.items() if value is not None}}
+        return {"resource": given(**said)}
     resource = block.resource
     found: JsonObject = {"uri": str(resource.uri)}
     text = getattr(resource, "text", None)

@@ -13,7 +13,7 @@ from activities.protocol import RemoteCall
 from perdure.agent import Limits
 from perdure.errors import InvalidArguments
 from perdure.tool import Tool
-from perdure.types import JsonObject
+from perdure.types import JsonObject, given
 
 __all__ = ["ARGUMENT_BYTES", "remote_call"]
 
@@ -45,5 +45,5 @@ def remote_call(tool: Tool, arguments: JsonObject, limits: Limits) -> RemoteCall
         timeout=tool.timeout if tool.timeout is not None else limits.tool_timeout,
         attempts=tool.attempts,
         lives=limits.tool_attempts,
-        **{name: value for name, value in more.items() if value is not None},
+        **given(**more),
     )

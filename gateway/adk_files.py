@@ -15,7 +15,7 @@ from google.genai import types
 from gateway.services import Services
 from integrations.adk_json import parts
 from perdure.errors import ArtifactNotFound, SessionNotFound
-from perdure.types import ArtifactVersion, JsonObject, SessionKey
+from perdure.types import ArtifactVersion, JsonObject, SessionKey, given
 from storage.artifacts import DELETED
 from storage.sessions import SessionStore
 
@@ -146,7 +146,7 @@ async def _describe(store: SessionStore, key: SessionKey, version: ArtifactVersi
         "createTime": version.created_at.timestamp(),
         "mimeType": parts.said_type(version.mime_type, saved),
     }
-    return {name: value for name, value in said.items() if value is not None}
+    return given(**said)
 
 
 def _uri(key: SessionKey, version: ArtifactVersion) -> str:

@@ -24,9 +24,8 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities.schedule_tasks import DeliverTask, name_of, parse_name
 from activities.starting import owner_attributes, summary
+from gateway.visibility import of_user
 from gateway.waiting import CARRIED_BYTES
-from gateway.waiting_lists import quoted
-from perdure import searchattributes
 from perdure.errors import InvalidMessage, SessionEnded, SessionExists
 from perdure.types import During, SessionKey
 from storage.sessions import SessionStore
@@ -185,10 +184,7 @@ class Schedules:
             await self.client.get_schedule_handle(name).update(changed)
 
     async def _names(self, key: SessionKey) -> AsyncIterator[str]:
-        query = (
-            f"{searchattributes.APP} = {quoted(key.app)} AND {searchattributes.USER} = {quoted(key.user_id)}"
-        )
-        async for found in await self.client.list_schedules(query):
+        async for found in await self.client.list_schedules(of_user(key.app, key.user_id)):
             if found.id.startswith(name_of(key, "")):
                 yield found.id
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from gateway.runner import Answer, WaitingCall
-from perdure.types import ANSWERED_LATER, ArtifactVersion, Event, JsonObject, Session, Spent
+from perdure.types import ANSWERED_LATER, ArtifactVersion, Event, JsonObject, Session, Spent, given
 from workflows.wait_messages import Waiting
 
 __all__ = [
@@ -223,7 +223,7 @@ def event_json(event: Event) -> JsonObject:
         "rewind": event.rewind,
         "meta": meta or None,
     }
-    return {name: value for name, value in told.items() if value is not None}
+    return given(**told)
 
 
 def session_json(
@@ -254,7 +254,7 @@ def session_json(
         "forkedFrom": session.forked_from,
         "spent": spent_json(session.spent),
     }
-    return {name: value for name, value in told.items() if value is not None}
+    return given(**told)
 
 
 def artifact_json(artifact: ArtifactVersion) -> JsonObject:
@@ -309,7 +309,7 @@ def waiting_json(call: Waiting | WaitingCall) -> JsonObject:
     }
     if isinstance(call, WaitingCall):
         told |= {"arguments": call.arguments, "ticket": call.ticket}
-    return {name: value for name, value in told.items() if value is not None}
+    return given(**told)
 
 
 def sha256_of(artifact: ArtifactVersion) -> str:

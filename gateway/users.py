@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from temporalio.client import Client
 
-from gateway.waiting_lists import quoted
-from perdure import searchattributes
+from gateway.visibility import of_user
 from perdure.types import SessionKey
 from storage.sessions import SessionStore
 
@@ -67,10 +66,7 @@ class UsersOfApps:
         return deleted
 
     async def _open_workflows(self, app: str, user_id: str) -> list[SessionKey]:
-        named = {searchattributes.APP: app, searchattributes.USER: user_id}
-        query = "WorkflowType = 'AgentSession' AND ExecutionStatus = 'Running'"
-        for name, value in named.items():
-            query += f" AND {name} = {quoted(value)}"
+        query = f"WorkflowType = 'AgentSession' AND ExecutionStatus = 'Running' AND {of_user(app, user_id)}"
         return [SessionKey.parse(found.id) async for found in self.client.list_workflows(query)]
 
     async def _delete_all(self, keys: Iterable[SessionKey]) -> None:

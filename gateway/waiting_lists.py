@@ -14,6 +14,7 @@ from temporalio.service import RPCError
 from activities.prompt import calls_of, model_event_id
 from activities.waits import begun_id_of, parts_of_call_id, waits_of
 from gateway.typed import typed
+from gateway.visibility import quoted
 from perdure import searchattributes
 from perdure.errors import InvalidOption, SessionNotFound
 from perdure.sealed import sealed, unsealed
@@ -23,7 +24,7 @@ from workflows.messages import Status
 from workflows.session import AgentSession
 from workflows.wait_messages import Waiting
 
-__all__ = ["WaitingCall", "WaitingLists", "WaitingPage", "quoted"]
+__all__ = ["WaitingCall", "WaitingLists", "WaitingPage"]
 
 AT_ONCE = 16
 """Sessions that are asked at a time what they wait for."""
@@ -171,12 +172,6 @@ class WaitingLists:
         if asked is not None:
             more["arguments"] = calls_of(asked)[index].get("args") or {}
         return WaitingCall(key=key, **waiting.model_dump(exclude_unset=True), **more)
-
-
-def quoted(value: str) -> str:
-    """A value as it stands in a query of Temporal's."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def _batches(keys: list[SessionKey]) -> Iterator[list[SessionKey]]:

@@ -38,8 +38,8 @@ MOST_WORDS = 32
 
 _COLUMNS = memory_passages.c
 _OWNER = ("app", "user_id", "session_id")
-_RECORD = tuple(memories.c[name] == bindparam(f"b_{name}") for name in _OWNER)
-_PLACES = tuple(_COLUMNS[name] == bindparam(f"b_{name}") for name in _OWNER)
+RECORD = tuple(memories.c[name] == bindparam(f"b_{name}") for name in _OWNER)
+PLACES = tuple(_COLUMNS[name] == bindparam(f"b_{name}") for name in _OWNER)
 _OF_USER = (_COLUMNS.app == bindparam("app"), _COLUMNS.user_id == bindparam("user_id"))
 _OF_SESSIONS = _COLUMNS.session_id.in_(bindparam("gone", expanding=True))
 _ORPHANS = (
@@ -54,15 +54,15 @@ _ORPHANS = (
             events.c.created_at == _COLUMNS.said_at,
         ),
     )
-    .where(*_RECORD, memories.c.upto.is_(None))
+    .where(*RECORD, memories.c.upto.is_(None))
 )
 
 
 async def take_back(conn: AsyncConnection, row: LockedSession, seq: int) -> None:
     """Forget what a locked session said from ``seq`` on: it is live no more, or was not when it was said."""
-    kept = update(memories).where(*_RECORD, memories.c.upto >= seq).values(upto=seq - 1)
-    if (await conn.execute(kept, _named(row.key))).rowcount:
-        await conn.execute(delete(memory_passages).where(*_PLACES, _COLUMNS.seq >= seq), _named(row.key))
+    kept = update(memories).where(*RECORD, memories.c.upto >= seq).values(upto=seq - 1)
+    if (await conn.execute(kept, named(row.key))).rowcount:
+        await conn.execute(delete(memory_passages).where(*PLACES, _COLUMNS.seq >= seq), named(row.key))
     else:
         await take_out_the_dead(conn, row)
 
@@ -73,7 +73,7 @@ async def take_out_the_dead(conn: AsyncConnection, row: LockedSession) -> None:
     That one was deleted; it was the same where an import has brought it back. Their seqs may differ,
     but an event that was copied has its id and its time.
     """
-    found = (await conn.execute(_ORPHANS, _named(row.key))).all()
+    found = (await conn.execute(_ORPHANS, named(row.key))).all()
     dead = [each.id for each in found if not row.is_live(each.seq)]
     for start in range(0, len(dead), AT_ONCE):
         gone = delete(memory_passages).where(_COLUMNS.id.in_(dead[start : start + AT_ONCE]))
@@ -82,17 +82,17 @@ async def take_out_the_dead(conn: AsyncConnection, row: LockedSession) -> None:
 
 async def let_go(conn: AsyncConnection, key: SessionKey) -> None:
     """The session is deleted: what is remembered of it stays, and none of that name goes on with it."""
-    await conn.execute(update(memories).where(*_RECORD).values(upto=None), _named(key))
+    await conn.execute(update(memories).where(*RECORD).values(upto=None), named(key))
 
 
 async def forget(conn: AsyncConnection, key: SessionKey, seq: int | None) -> bool:
     """See :meth:`storage.memory_store.MemoryStore.forget`."""
     if seq is not None:
-        said = delete(memory_passages).where(*_PLACES, _COLUMNS.seq == seq)
-        return bool((await conn.execute(said, _named(key))).rowcount)
-    gone = await conn.execute(delete(memories).where(*_RECORD), _named(key))
+        said = delete(memory_passages).where(*PLACES, _COLUMNS.seq == seq)
+        return bool((await conn.execute(said, named(key))).rowcount)
+    gone = await conn.execute(delete(memories).where(*RECORD), named(key))
     if gone.rowcount:  # else there is nothing, or what somebody remembers at this moment
-        await conn.execute(delete(memory_passages).where(*_PLACES), _named(key))
+        await conn.execute(delete(memory_passages).where(*PLACES), named(key))
     return bool(gone.rowcount)
 
 
@@ -157,5 +157,5 @@ def _passage_of(row: Row[Any]) -> Passage:
     )
 
 
-def _named(key: SessionKey) -> dict[str, str]:
+def named(key: SessionKey) -> dict[str, str]:
     return {f"b_{name}": value for name, value in owner(key).items()}

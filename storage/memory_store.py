@@ -166,10 +166,11 @@ class MemoryStore(Store):
     async def _remember_part(
         self, key: SessionKey, ready: Ready, confirm: Confirm | None
     ) -> tuple[Added, int]:
-        """Also how many passages there are of the session by then."""
+        """Also how many passages there are of the session, once that is all of it."""
 
         async def work(conn: AsyncConnection) -> tuple[Added, int]:
-            return await remembering.add(conn, key, ready), await remembering.count(conn, key)
+            done = await remembering.add(conn, key, ready)
+            return done, await remembering.count(conn, key) if done.whole else 0
 
         return await self._write("remember", key, work, confirm=confirm)
 

@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from perdure.types import Event, SessionKey
 from storage import log, projection
+from storage.memory import PLACES, RECORD, named
 from storage.records import owner
 from storage.schema import memories, memory_passages
 from storage.session_row import LockedSession, must_find, must_lock, now
@@ -31,10 +32,8 @@ AT_ONCE = 200
 """Events, and about as many passages, of one part: what appends wait for is some tenths of a second."""
 
 _COLUMNS = memory_passages.c
-_RECORD = tuple(memories.c[name] == bindparam(f"b_{name}") for name in ("app", "user_id", "session_id"))
-_PLACES = tuple(_COLUMNS[name] == bindparam(f"b_{name}") for name in ("app", "user_id", "session_id"))
-_KNOWN = select(memories.c.upto).where(*_RECORD)
-_COUNT = select(func.count()).select_from(memory_passages).where(*_PLACES)
+_KNOWN = select(memories.c.upto).where(*RECORD)
+_COUNT = select(func.count()).select_from(memory_passages).where(*PLACES)
 
 Known = tuple[int | None] | None
 """What a record says it has: of a session of this name before, where that is None; no record at all."""
@@ -122,17 +121,17 @@ async def rest(conn: AsyncConnection, row: LockedSession, ready: Ready | None) -
 
 async def count(conn: AsyncConnection, key: SessionKey) -> int:
     """How many passages there are of a session."""
-    return int((await conn.execute(_COUNT, _named(key))).scalar_one())
+    return int((await conn.execute(_COUNT, named(key))).scalar_one())
 
 
 async def _add(conn: AsyncConnection, row: LockedSession, ready: Ready | None) -> Added:
-    mine = _named(row.key)
+    mine = named(row.key)
     # Locked, so that whoever forgets it at this moment forgets all of it, or nothing.
     known = _known((await conn.execute(_KNOWN.with_for_update(), mine)).one_or_none())
     if ready is None or (ready.epoch, ready.known) != (row.epoch, known):
         ready = (await _read(conn, row.key, row)).prepared()
     if known == (None,):
-        await conn.execute(delete(memory_passages).where(*_PLACES), mine)
+        await conn.execute(delete(memory_passages).where(*PLACES), mine)
     if ready.rows:
         await conn.execute(memory_passages.insert(), ready.rows)
     if known != (ready.upto,):
@@ -144,7 +143,7 @@ async def _add(conn: AsyncConnection, row: LockedSession, ready: Ready | None) -
 
 async def _read(conn: AsyncConnection, key: SessionKey, row: Any) -> Part:
     """The part that follows what is known. ``row`` is the session's, locked or not."""
-    known = _known((await conn.execute(_KNOWN, _named(key))).one_or_none())
+    known = _known((await conn.execute(_KNOWN, named(key))).one_or_none())
     start = ((known and known[0]) or 0) + 1
     live = projection.clip(row.projection, start, row.head + 1)
     spans = projection.first(live, AT_ONCE)
@@ -193,7 +192,3 @@ def _said(event: Event) -> str:
         if isinstance(part, dict) and isinstance(part.get("text"), str) and not part.get("thought")
     ]
     return "".join(texts)
-
-
-def _named(key: SessionKey) -> dict[str, str]:
-    return {f"b_{name}": value for name, value in owner(key).items()}

@@ -15,6 +15,7 @@ from temporalio.exceptions import ActivityError
 
 from activities.failures import refusal
 from activities.protocol import REWIND, Failure, Interrupted, InterruptTask, Moved, RewindTask
+from perdure.types import given
 from workflows import calls
 from workflows.messages import Ack, CancelRequest, RewindRequest
 from workflows.patches import CANCELS_WHAT_WAITS
@@ -122,7 +123,7 @@ class Steering:
         task = InterruptTask(
             invocation_id=turn.id,
             reason=reason,
-            **{name: value for name, value in known.items() if value is not None},
+            **given(**known),
         )
         with standing.ending(turn):
             try:

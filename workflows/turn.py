@@ -12,6 +12,7 @@ from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from activities.protocol import CallRef, Failure, Joining, ModelOutcome, ModelTask
 from perdure.errors import LimitExceeded
+from perdure.types import given
 from workflows import calls
 from workflows.clock import Clock
 from workflows.messages import Item, Reply
@@ -147,7 +148,7 @@ class Turn:
             model_calls=self.model_calls,
             tool_calls=self.tool_calls,
             tokens=self.tokens,
-            **{name: value for name, value in fields.items() if value is not None},
+            **given(**fields),
         )
         self._task.cancel()
 
@@ -246,7 +247,7 @@ class Turn:
             invocation_id=outcome.joined or self.id,
             status=status,
             seq=outcome.seq,
-            **{name: value for name, value in extra.items() if value is not None},
+            **given(**extra),
         )
 
     def _do(self, what: str) -> None:

@@ -26,7 +26,7 @@ from gateway.shapes import (
 )
 from perdure.errors import PerdureError, SessionNotFound, code_of
 from perdure.transfer import acting, keys_of
-from perdure.types import JsonObject
+from perdure.types import JsonObject, given
 from workflows.wait_messages import AskedAgent
 
 __all__ = ["router"]
@@ -222,4 +222,4 @@ def _work(status: Work) -> JsonObject:
         told["lastError"] = status.last_error.model_dump()
     if status.held_up is not None:
         told["heldUp"] = status.held_up.model_dump()
-    return {name: value for name, value in told.items() if value is not None}
+    return given(**told)
