@@ -9,7 +9,7 @@ import pytest
 
 from tests.soak.soak import Plan, soak
 
-SECONDS = float(os.environ.get("SOAK_SECONDS", "90"))
+SECONDS = float(os.environ.get("SOAK_SECONDS", "180"))
 """Under fire, on both databases together. Starting, mending and checking come on top."""
 SEED = int(os.environ.get("SOAK_SEED", "1"))
 
