@@ -229,23 +229,18 @@ async def test_a_rewind_during_the_call_ends_the_child_first(world: World) -> No
 
 
 async def test_a_child_may_wait_for_a_person_and_so_may_its_call(world: World) -> None:
-    async with asyncio.timeout(12):
-        key = world.key("boss")
-        world.gemini.script(call("asked_scout", request="risk i1"), say("It dared."), contains="send i2")
-        world.gemini.script(call("risky"), say("Dared."), contains="risk i1")
-        assert (await world.runner.ask(key, "send i2", message_id="m1")).status == "waiting"
-        await world.runner.approve(key, "m1:t1.0")
-        child = child_of(key, "asked_scout", "m1:t1.0")
-
-        async def waits() -> bool:
-            return any("wait" in event.meta for event in await world.store.log(child))
-
-        await until(lambda: world.store.children(key))
-        await until(waits)
-        [listed] = await world.runner.waiting(child)
-        assert (listed.tool, listed.kind) == ("risky", "approval")
-        await world.runner.approve(child, f"{REQUEST}:t1.0")
-        assert (await world.runner.ask(key, "send i2", message_id="m1")).text == "It dared."
+    key = world.key("boss")
+    world.gemini.script(call("asked_scout", request="risk i1"), say("It dared."), contains="send i2")
+    world.gemini.script(call("risky"), say("Dared."), contains="risk i1")
+    assert (await world.runner.ask(key, "send i2", message_id="m1")).status == "waiting"
+    await world.runner.approve(key, "m1:t1.0")
+    child = child_of(key, "asked_scout", "m1:t1.0")
+    await until(lambda: world.store.children(key))
+    await until(lambda: world.store.event(child, f"{REQUEST}:user"))
+    [listed] = await until(lambda: world.runner.waiting(child))
+    assert (listed.tool, listed.kind) == ("risky", "approval")
+    await world.runner.approve(child, f"{REQUEST}:t1.0")
+    assert (await world.runner.ask(key, "send i2", message_id="m1")).text == "It dared."
 
 
 async def test_a_delete_takes_the_children_with_it(world: World) -> None:
