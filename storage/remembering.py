@@ -21,7 +21,7 @@ from perdure.types import Event, SessionKey
 from storage import log, projection
 from storage.memory import PLACES, RECORD, named
 from storage.records import owner
-from storage.schema import memories, memory_passages
+from storage.schema import memories, memory_passages, memory_requests
 from storage.session_row import LockedSession, must_find, must_lock, now
 from storage.sql import insert_into
 from storage.words import owner_word, passages, words_of
@@ -98,13 +98,24 @@ async def read_part(conn: AsyncConnection, key: SessionKey) -> Part:
     return await _read(conn, key, await must_find(conn, key))
 
 
-async def add(conn: AsyncConnection, key: SessionKey, ready: Ready) -> Added:
+async def add(
+    conn: AsyncConnection, key: SessionKey, ready: Ready, *, request_id: str | None = None
+) -> Added:
     """Remember a part, or, where that is out of date, what is the next one now.
+
+    Args:
+        conn: the transaction.
+        key: the session.
+        ready: the part.
+        request_id: whose part it is. What that has put in, and was forgotten since, it does not bring back.
 
     Raises:
         SessionNotFound: there is no such session.
     """
-    return await _add(conn, await must_lock(conn, key), ready)
+    row = await must_lock(conn, key)
+    if request_id is not None and await _was_forgotten(conn, key, request_id):
+        return Added(upto=0, added=0, whole=True)
+    return await _add(conn, row, ready)
 
 
 async def rest(conn: AsyncConnection, row: LockedSession, ready: Ready | None) -> None:
@@ -122,6 +133,17 @@ async def rest(conn: AsyncConnection, row: LockedSession, ready: Ready | None) -
 async def count(conn: AsyncConnection, key: SessionKey) -> int:
     """How many passages there are of a session."""
     return int((await conn.execute(_COUNT, named(key))).scalar_one())
+
+
+async def _was_forgotten(conn: AsyncConnection, key: SessionKey, request_id: str) -> bool:
+    """Whether a request has put something of a locked session in, of which there is no record any more.
+
+    Only who forgets a session takes its record. The request is noted, if it was not.
+    """
+    note = insert_into(conn, memory_requests).values(**owner(key), request_id=request_id)
+    if (await conn.execute(note.on_conflict_do_nothing())).rowcount:
+        return False
+    return (await conn.execute(_KNOWN, named(key))).one_or_none() is None
 
 
 async def _add(conn: AsyncConnection, row: LockedSession, ready: Ready | None) -> Added:

@@ -18,7 +18,7 @@ from tests.conformance.watch import stored, wait_for_a_lock
 
 BOB = SessionKey(app="counter", user_id="bob", session_id="s1")
 ADA_ELSEWHERE = SessionKey(app="other", user_id="ada", session_id="s1")
-TABLES = ("sessions", "events", "state", "artifacts", "memories", "memory_passages")
+TABLES = ("sessions", "events", "state", "artifacts", "memories", "memory_passages", "memory_requests")
 
 
 async def used(store: SessionStore, key: SessionKey) -> None:
@@ -32,7 +32,7 @@ async def used(store: SessionStore, key: SessionKey) -> None:
     await store.append(key, event("i1:t1.0", state_delta=delta, artifact_delta=versions))
     await store.stage_artifact(key, "user:staged", b"staged", "text/plain", event_id="i2:t1.0")
     await store.leave_message(key, "m1", content("left"))
-    await store.remember(key)
+    await store.remember(key, request_id="r1")
 
 
 async def owned(store: SessionStore, key: SessionKey) -> dict[str, int]:
