@@ -270,7 +270,8 @@ class Runner(WaitingCalls, MemoryOfUsers, Schedules, UsersOfApps):
         """What the session's workflow is doing now, and what holds it up.
 
         Raises:
-            SessionNotFound: it has no open workflow. The store may have the session all the same.
+            SessionNotFound: it has no open workflow, nor one that has ended it. The store may have the
+                session all the same.
         """
         status = await status_of(self.client, key)
         return await typed(work_of(self.client, key.workflow_id, status), key)

@@ -54,6 +54,7 @@ class MemoryStore(Store):
 
         Raises:
             SessionNotFound: there is none.
+            InvalidContent: an id that none can have.
         """
         if request_id is not None:
             check_id(request_id, "the request_id")

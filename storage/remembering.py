@@ -143,13 +143,12 @@ async def _was_forgotten(conn: AsyncConnection, key: SessionKey, request_id: str
     note = insert_into(conn, memory_requests).values(**owner(key), request_id=request_id)
     if (await conn.execute(note.on_conflict_do_nothing())).rowcount:
         return False
-    return (await conn.execute(_KNOWN, named(key))).one_or_none() is None
+    return await _known(conn, key) is None
 
 
 async def _add(conn: AsyncConnection, row: LockedSession, ready: Ready | None) -> Added:
     mine = named(row.key)
-    # Locked, so that whoever forgets it at this moment forgets all of it, or nothing.
-    known = _known((await conn.execute(_KNOWN.with_for_update(), mine)).one_or_none())
+    known = await _known(conn, row.key)
     if ready is None or (ready.epoch, ready.known) != (row.epoch, known):
         ready = (await _read(conn, row.key, row)).prepared()
     if known == (None,):
@@ -165,7 +164,7 @@ async def _add(conn: AsyncConnection, row: LockedSession, ready: Ready | None) -
 
 async def _read(conn: AsyncConnection, key: SessionKey, row: Any) -> Part:
     """The part that follows what is known. ``row`` is the session's, locked or not."""
-    known = _known((await conn.execute(_KNOWN, named(key))).one_or_none())
+    known = _as_known((await conn.execute(_KNOWN, named(key))).one_or_none())
     start = ((known and known[0]) or 0) + 1
     live = projection.clip(row.projection, start, row.head + 1)
     spans = projection.first(live, AT_ONCE)
@@ -180,7 +179,12 @@ async def _read(conn: AsyncConnection, key: SessionKey, row: Any) -> Part:
     )
 
 
-def _known(record: Any) -> Known:
+async def _known(conn: AsyncConnection, key: SessionKey) -> Known:
+    """Locked, so that whoever forgets it at this moment forgets all of it, or nothing."""
+    return _as_known((await conn.execute(_KNOWN.with_for_update(), named(key))).one_or_none())
+
+
+def _as_known(record: Any) -> Known:
     return None if record is None else (record.upto,)
 
 

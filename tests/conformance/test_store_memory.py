@@ -10,10 +10,11 @@ from typing import Any
 
 import asyncpg
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from perdure.errors import InvalidOption, SessionNotFound
 from perdure.types import SessionKey
-from storage import remembering
+from storage import memory, remembering
 from storage.sessions import SessionStore
 from storage.store import Confirm
 from tests.conformance.conftest import Backend
@@ -308,6 +309,30 @@ async def test_a_retry_of_a_remember_does_not_undo_a_forget(store: SessionStore,
     for request_id in ("r1", "r2"):
         await store.remember(key, request_id=request_id)
     assert await found(store, key, "red green blue") == []
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])
+async def test_a_retry_of_a_remember_that_meets_the_forget_does_not_undo_it(
+    store: SessionStore, key: SessionKey
+) -> None:
+    await told(store, key, "i1", "red")
+    await store.remember(key, request_id="r1")
+    there, go_on = asyncio.Event(), asyncio.Event()
+
+    async def forget(conn: AsyncConnection) -> bool:
+        gone = await memory.forget(conn, key, None)
+        there.set()
+        await go_on.wait()
+        return gone
+
+    async with asyncio.TaskGroup() as tasks:
+        forgetting = tasks.create_task(store._db.write(forget, awaits=True))
+        await there.wait()
+        retry = tasks.create_task(store.remember(key, request_id="r1"))
+        await wait_for_a_lock(store)
+        go_on.set()
+    assert (forgetting.result(), retry.result().passages) == (True, 0)
+    assert await found(store, key, "red") == []
 
 
 async def test_a_retry_of_a_remember_that_had_put_nothing_in_does_so(
