@@ -339,13 +339,23 @@ def _transport(server: McpServer, over: asyncio.Event) -> Transport:
 async def _all_tools(client: Client, server: McpServer) -> list[types.Tool]:
     found: list[types.Tool] = []
     cursor: str | None = None
+    followed: set[str] = set()
     for _ in range(MOST_PAGES):
         page = await client.list_tools(cursor=cursor)
         found.extend(page.tools)
         cursor = page.next_cursor
         if cursor is None:
             return found
-    raise InvalidAgent(f"MCP server {server.title!r} lists its tools on more than {MOST_PAGES} pages")
+        if cursor in followed:
+            raise InvalidAgent(
+                f"MCP server {server.title!r} lists its tools in a circle: the cursor of a page comes again; "
+                "the server is to be mended, or left out"
+            )
+        followed.add(cursor)
+    raise InvalidAgent(
+        f"MCP server {server.title!r} lists its tools on more than {MOST_PAGES} pages; "
+        "have it list more of them on a page, or leave it out"
+    )
 
 
 def _is_over(error: MCPError) -> bool:

@@ -156,10 +156,14 @@ class MemoryActivities:
         key = session_key()
         policy = policy_of(self._agents, key.app)
         async with beating():
-            done = None if task.only_vectors else await self._store.remember(key, confirm=still_wanted)
+            done = None if task.only_vectors else await self._remembered(key, task.request_id)
             count = await self._memories.give_vectors(key, policy) if policy is not None else 0
         log(logging.INFO, "remembered", key, task.request_id, "%s, and %d vectors", done, count)
-        return None if done is None else Remembered(upto=done.upto, passages=done.passages)
+        return done
+
+    async def _remembered(self, key: SessionKey, request_id: str) -> Remembered:
+        done = await self._store.remember(key, request_id=request_id, confirm=still_wanted)
+        return Remembered(upto=done.upto, passages=done.passages)
 
 
 def _name_of(policy: Memory) -> str:

@@ -6,20 +6,26 @@ so who wants to know asks the server for the activities that are pending.
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.enums.v1.workflow_pb2 import PENDING_ACTIVITY_STATE_SCHEDULED
 from temporalio.api.workflow.v1 import PendingActivityInfo
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowQueryRejectedError
+from temporalio.common import QueryRejectCondition
 from temporalio.converter import DataConverter
 from temporalio.exceptions import ApplicationError
 
 from activities.protocol import CALL_MODEL, RUN_TOOL, Failure
 from activities.runtime import KEEPS_TRYING_TO_WRITE
 from gateway.served import is_polled
-from perdure.errors import StorageUnavailable, TemporalUnavailable
+from gateway.typed import typed
+from perdure.errors import SessionNotFound, StorageUnavailable, TemporalUnavailable
+from perdure.types import SessionKey
 from workflows.messages import Status
+from workflows.session import AgentSession
 
-__all__ = ["Work", "work_of"]
+__all__ = ["Work", "status_of", "work_of"]
 
 _TELL = frozenset({CALL_MODEL, RUN_TOOL})
 """The activities whose heartbeats tell that they keep trying to write."""
@@ -35,6 +41,32 @@ class Work(Status):
     held_up: Failure | None = None
     """What the last try of the running step met: the database is away, say. It is tried again by itself.
     Or that no worker is there to take it."""
+
+
+async def status_of(client: Client, key: SessionKey, within: timedelta | None = None) -> Status:
+    """What a session's workflow says of itself; of one that has ended, what it said last.
+
+    One that was cancelled or terminated could only tell what it did before, as if it still did.
+
+    Args:
+        client: of the namespace.
+        key: the session.
+        within: how long it is waited for; None is as long as the client does.
+
+    Raises:
+        SessionNotFound: no workflow of that session is open.
+        RPCError: Temporal, or a worker, does not answer.
+    """
+    handle = client.get_workflow_handle(key.workflow_id)
+    unless = QueryRejectCondition.NOT_COMPLETED_CLEANLY
+    while True:
+        try:
+            asked = handle.query(AgentSession.status, reject_condition=unless, rpc_timeout=within)
+            return await typed(asked, key)
+        except WorkflowQueryRejectedError as error:
+            # The run that was asked has handed over to the next one meanwhile: that is to be asked.
+            if error.status is not WorkflowExecutionStatus.CONTINUED_AS_NEW:
+                raise SessionNotFound(f"no workflow of session {key} is open") from error
 
 
 async def work_of(client: Client, workflow_id: str, status: Status) -> Work:

@@ -28,8 +28,8 @@ class MemoryOfUsers:
     async def remember(self, key: SessionKey, *, request_id: str | None = None) -> InMemory:
         """Put what is live in a session into its user's memory, whatever its agent's policy says.
 
-        Sent again, it adds what came since. It may be done while a turn runs, and to a session that
-        has ended.
+        Sent again, it adds what came since; under the same id, nothing where the session was forgotten
+        meanwhile. It may be done while a turn runs, and to a session that has ended.
 
         Raises:
             SessionNotFound: there is no such session.

@@ -26,7 +26,7 @@ from activities.protocol import Failure
 from activities.starting import attributes, summary
 from gateway.answer import Answer, answer_of
 from gateway.closing import close_workflow
-from gateway.held_up import Work, work_of
+from gateway.held_up import Work, status_of, work_of
 from gateway.remembering import MemoryOfUsers
 from gateway.schedules import Schedules
 from gateway.served import while_served
@@ -270,10 +270,10 @@ class Runner(WaitingCalls, MemoryOfUsers, Schedules, UsersOfApps):
         """What the session's workflow is doing now, and what holds it up.
 
         Raises:
-            SessionNotFound: it has no open workflow. The store may have the session all the same.
+            SessionNotFound: it has no open workflow, nor one that has ended it. The store may have the
+                session all the same.
         """
-        handle = self.client.get_workflow_handle(key.workflow_id)
-        status = await typed(handle.query(AgentSession.status), key)
+        status = await status_of(self.client, key)
         return await typed(work_of(self.client, key.workflow_id, status), key)
 
     async def save_artifact(

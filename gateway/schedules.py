@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from temporalio.client import (
@@ -26,7 +26,7 @@ from activities.schedule_tasks import DeliverTask, name_of, parse_name
 from activities.starting import owner_attributes, summary
 from gateway.visibility import of_user
 from gateway.waiting import CARRIED_BYTES
-from perdure.errors import InvalidMessage, SessionEnded, SessionExists
+from perdure.errors import Busy, InvalidMessage, SessionEnded, SessionExists
 from perdure.types import During, SessionKey
 from storage.sessions import SessionStore
 from workflows.messages import Message
@@ -40,6 +40,8 @@ NAME_LENGTH = 900
 """Characters of its name in Temporal, which adds the time to it for its workflows."""
 CATCH_UP = timedelta(hours=1)
 """For how long what Temporal has missed, being down, is made up for."""
+TRIES = 3
+"""How often one is made or changed, where somebody removes it meanwhile."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,6 +98,7 @@ class Schedules:
         Raises:
             InvalidMessage, InvalidContent: no such time, id or message; nothing is scheduled.
             SessionEnded: the session is ended.
+            Busy: somebody removes the schedule again and again; nothing is scheduled.
         """
         schedule_id = schedule_id or uuid.uuid4().hex[:12]
         _check_id(schedule_id)
@@ -173,15 +176,31 @@ class Schedules:
         )
 
     async def _put(self, name: str, key: SessionKey, wanted: Schedule) -> None:
-        try:
-            await self.client.create_schedule(name, wanted, search_attributes=owner_attributes(key))
-        except ScheduleAlreadyRunningError:
+        """Make the schedule, or change the one that is there; one that is removed meanwhile is made anew.
 
-            def changed(found: ScheduleUpdateInput) -> ScheduleUpdate:
-                wanted.state = found.description.schedule.state  # what somebody paused stays paused
-                return ScheduleUpdate(schedule=wanted)
+        Raises:
+            Busy: each time there was one it was removed before it could be changed.
+        """
 
-            await self.client.get_schedule_handle(name).update(changed)
+        def changed(found: ScheduleUpdateInput) -> ScheduleUpdate:
+            # What somebody paused stays paused.
+            return ScheduleUpdate(schedule=replace(wanted, state=found.description.schedule.state))
+
+        for _ in range(TRIES):
+            with suppress(ScheduleAlreadyRunningError):
+                await self.client.create_schedule(name, wanted, search_attributes=owner_attributes(key))
+                return
+            try:
+                await self.client.get_schedule_handle(name).update(changed)
+            except RPCError as error:
+                if error.status is not RPCStatusCode.NOT_FOUND:
+                    raise
+            else:
+                return
+        raise Busy(
+            f"schedule {parse_name(name)[1]!r} of session {key} was removed by somebody each time it was to "
+            "be changed; nothing is scheduled, ask again"
+        )
 
     async def _names(self, key: SessionKey) -> AsyncIterator[str]:
         async for found in await self.client.list_schedules(of_user(key.app, key.user_id)):

@@ -13,15 +13,13 @@ from temporalio.service import RPCError
 
 from activities.prompt import calls_of, model_event_id
 from activities.waits import begun_id_of, parts_of_call_id, waits_of
-from gateway.typed import typed
+from gateway.held_up import status_of
 from gateway.visibility import quoted
 from perdure import searchattributes
 from perdure.errors import InvalidOption, SessionNotFound
 from perdure.sealed import sealed, unsealed
 from perdure.types import Json, JsonObject, SessionKey
 from storage.sessions import SessionStore
-from workflows.messages import Status
-from workflows.session import AgentSession
 from workflows.wait_messages import Waiting
 
 __all__ = ["WaitingCall", "WaitingLists", "WaitingPage"]
@@ -160,8 +158,7 @@ class WaitingLists:
             return []
 
     async def _waiting(self, key: SessionKey, within: timedelta | None = None) -> list[WaitingCall]:
-        handle = self.client.get_workflow_handle(key.workflow_id)
-        status: Status = await typed(handle.query(AgentSession.status, rpc_timeout=within), key)
+        status = await status_of(self.client, key, within)
         return [await self._waiting_call(key, each) for each in status.waiting]
 
     async def _waiting_call(self, key: SessionKey, waiting: Waiting) -> WaitingCall:

@@ -15,7 +15,7 @@ from storage import log, memory, remembering, state
 from storage.append import append_event, prepared
 from storage.records import same_event
 from storage.remembering import Ready
-from storage.schema import artifacts, epoch_floor, events, sessions
+from storage.schema import artifacts, epoch_floor, events, memory_requests, sessions
 from storage.schema import state as state_table
 from storage.session_row import LockedSession, insert, lock, must_lock, now
 
@@ -114,7 +114,7 @@ async def delete(conn: AsyncConnection, key: SessionKey) -> bool:
     row = await lock(conn, key)
     if row is None:
         return False
-    for table in (events, state_table, artifacts):
+    for table in (events, state_table, artifacts, memory_requests):
         mine = (table.c.app == key.app, table.c.user_id == key.user_id, table.c.session_id == key.session_id)
         await conn.execute(delete_from(table).where(*mine))
     await _let_go(conn, key)

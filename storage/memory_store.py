@@ -37,7 +37,9 @@ _log = logging.getLogger("perdure.storage")
 class MemoryStore(Store):
     """Remembers sessions, and searches what was remembered."""
 
-    async def remember(self, key: SessionKey, *, confirm: Confirm | None = None) -> Remembered:
+    async def remember(
+        self, key: SessionKey, *, request_id: str | None = None, confirm: Confirm | None = None
+    ) -> Remembered:
         """Put what is live in a session into its user's memory: what was said, without thoughts and calls.
 
         There is one record a session. Done again it adds what came since; what is rewound later is
@@ -46,15 +48,20 @@ class MemoryStore(Store):
 
         Args:
             key: the session; it may have ended.
+            request_id: names the request. Done again under it, after the session was forgotten, it brings
+                nothing back.
             confirm: as for :meth:`storage.sessions.SessionStore.create`.
 
         Raises:
             SessionNotFound: there is none.
+            InvalidContent: an id that none can have.
         """
+        if request_id is not None:
+            check_id(request_id, "the request_id")
         added = 0
         while True:
             ready = await asyncio.to_thread((await self._next_part(key)).prepared)
-            done, passages = await self._remember_part(key, ready, confirm)
+            done, passages = await self._remember_part(key, ready, confirm, request_id)
             added += done.added
             if done.whole:
                 break
@@ -164,12 +171,12 @@ class MemoryStore(Store):
         return await self._read(key, lambda conn: remembering.read_part(conn, key))
 
     async def _remember_part(
-        self, key: SessionKey, ready: Ready, confirm: Confirm | None
+        self, key: SessionKey, ready: Ready, confirm: Confirm | None, request_id: str | None = None
     ) -> tuple[Added, int]:
         """Also how many passages there are of the session, once that is all of it."""
 
         async def work(conn: AsyncConnection) -> tuple[Added, int]:
-            done = await remembering.add(conn, key, ready)
+            done = await remembering.add(conn, key, ready, request_id=request_id)
             return done, await remembering.count(conn, key) if done.whole else 0
 
         return await self._write("remember", key, work, confirm=confirm)

@@ -21,7 +21,7 @@ from perdure.types import Event, SessionKey
 from storage import log, projection
 from storage.memory import PLACES, RECORD, named
 from storage.records import owner
-from storage.schema import memories, memory_passages
+from storage.schema import memories, memory_passages, memory_requests
 from storage.session_row import LockedSession, must_find, must_lock, now
 from storage.sql import insert_into
 from storage.words import owner_word, passages, words_of
@@ -98,13 +98,24 @@ async def read_part(conn: AsyncConnection, key: SessionKey) -> Part:
     return await _read(conn, key, await must_find(conn, key))
 
 
-async def add(conn: AsyncConnection, key: SessionKey, ready: Ready) -> Added:
+async def add(
+    conn: AsyncConnection, key: SessionKey, ready: Ready, *, request_id: str | None = None
+) -> Added:
     """Remember a part, or, where that is out of date, what is the next one now.
+
+    Args:
+        conn: the transaction.
+        key: the session.
+        ready: the part.
+        request_id: whose part it is. What that has put in, and was forgotten since, it does not bring back.
 
     Raises:
         SessionNotFound: there is no such session.
     """
-    return await _add(conn, await must_lock(conn, key), ready)
+    row = await must_lock(conn, key)
+    if request_id is not None and await _was_forgotten(conn, key, request_id):
+        return Added(upto=0, added=0, whole=True)
+    return await _add(conn, row, ready)
 
 
 async def rest(conn: AsyncConnection, row: LockedSession, ready: Ready | None) -> None:
@@ -124,10 +135,20 @@ async def count(conn: AsyncConnection, key: SessionKey) -> int:
     return int((await conn.execute(_COUNT, named(key))).scalar_one())
 
 
+async def _was_forgotten(conn: AsyncConnection, key: SessionKey, request_id: str) -> bool:
+    """Whether a request has put something of a locked session in, of which there is no record any more.
+
+    Only who forgets a session takes its record. The request is noted, if it was not.
+    """
+    note = insert_into(conn, memory_requests).values(**owner(key), request_id=request_id)
+    if (await conn.execute(note.on_conflict_do_nothing())).rowcount:
+        return False
+    return await _known(conn, key) is None
+
+
 async def _add(conn: AsyncConnection, row: LockedSession, ready: Ready | None) -> Added:
     mine = named(row.key)
-    # Locked, so that whoever forgets it at this moment forgets all of it, or nothing.
-    known = _known((await conn.execute(_KNOWN.with_for_update(), mine)).one_or_none())
+    known = await _known(conn, row.key)
     if ready is None or (ready.epoch, ready.known) != (row.epoch, known):
         ready = (await _read(conn, row.key, row)).prepared()
     if known == (None,):
@@ -143,7 +164,7 @@ async def _add(conn: AsyncConnection, row: LockedSession, ready: Ready | None) -
 
 async def _read(conn: AsyncConnection, key: SessionKey, row: Any) -> Part:
     """The part that follows what is known. ``row`` is the session's, locked or not."""
-    known = _known((await conn.execute(_KNOWN, named(key))).one_or_none())
+    known = _as_known((await conn.execute(_KNOWN, named(key))).one_or_none())
     start = ((known and known[0]) or 0) + 1
     live = projection.clip(row.projection, start, row.head + 1)
     spans = projection.first(live, AT_ONCE)
@@ -158,7 +179,12 @@ async def _read(conn: AsyncConnection, key: SessionKey, row: Any) -> Part:
     )
 
 
-def _known(record: Any) -> Known:
+async def _known(conn: AsyncConnection, key: SessionKey) -> Known:
+    """Locked, so that whoever forgets it at this moment forgets all of it, or nothing."""
+    return _as_known((await conn.execute(_KNOWN.with_for_update(), named(key))).one_or_none())
+
+
+def _as_known(record: Any) -> Known:
     return None if record is None else (record.upto,)
 
 

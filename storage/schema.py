@@ -31,6 +31,7 @@ __all__ = [
     "events",
     "memories",
     "memory_passages",
+    "memory_requests",
     "metadata",
     "moment_text",
     "sessions",
@@ -254,6 +255,15 @@ memories = Table(
     Column("upto", BigInteger),
     Column("remembered_at", Moment(), nullable=False),
     PrimaryKeyConstraint("app", "user_id", "session_id", name="memories_pkey"),
+)
+
+# The requests that have put a session into the memory: one whose record is gone since was forgotten.
+memory_requests = Table(
+    "memory_requests",
+    metadata,
+    *_owner(),
+    Column("request_id", Key, nullable=False),
+    PrimaryKeyConstraint("app", "user_id", "session_id", "request_id", name="memory_requests_pkey"),
 )
 
 memory_passages = Table(

@@ -49,6 +49,8 @@ class MemoryOfSession:
     def remember(self, *, request_id: str | None = None) -> Remembered:
         """Put what is live into the user's memory. Sent again, it adds what came since.
 
+        Under an id that was sent before it adds nothing where the session was forgotten meanwhile.
+
         Raises:
             SessionNotFound: there is no such session.
         """

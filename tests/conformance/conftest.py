@@ -29,7 +29,7 @@ FILESYSTEMS = ("memory", "file", "s3", "gs")
 TEMPLATE = "conformance_template"
 EMPTY = """
 SET lock_timeout = '2s';
-TRUNCATE sessions, state, events, artifacts, memories, memory_passages;
+TRUNCATE sessions, state, events, artifacts, memories, memory_passages, memory_requests;
 UPDATE epoch_floor SET value = 0;
 """
 

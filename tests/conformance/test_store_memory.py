@@ -10,10 +10,11 @@ from typing import Any
 
 import asyncpg
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from perdure.errors import InvalidOption, SessionNotFound
 from perdure.types import SessionKey
-from storage import remembering
+from storage import memory, remembering
 from storage.sessions import SessionStore
 from storage.store import Confirm
 from tests.conformance.conftest import Backend
@@ -290,6 +291,86 @@ async def test_a_session_is_forgotten(store: SessionStore, key: SessionKey) -> N
     assert await found(store, BOB, "red") == ["red s1"]
     await store.remember(key)
     assert sorted(await found(store, key, "red")) == ["red s1", "red s2"]
+
+
+async def test_a_retry_of_a_remember_does_not_undo_a_forget(store: SessionStore, key: SessionKey) -> None:
+    """Its answer was lost; another request brings the session back."""
+    await told(store, key, "i1", "red")
+    await store.remember(key, request_id="r1")
+    await store.forget(key)
+    await told(store, key, "i2", "green")
+    again = await store.remember(key, request_id="r1")
+    assert (again.upto, again.added, again.passages) == (0, 0, 0)
+    assert await found(store, key, "red green") == []
+    assert (await store.remember(key, request_id="r2")).added == 4
+    await told(store, key, "i3", "blue")
+    assert (await store.remember(key, request_id="r1")).added == 2, "it is in the memory, so it goes on"
+    await store.forget_user(key.app, key.user_id)
+    for request_id in ("r1", "r2"):
+        await store.remember(key, request_id=request_id)
+    assert await found(store, key, "red green blue") == []
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])
+async def test_a_retry_of_a_remember_that_meets_the_forget_does_not_undo_it(
+    store: SessionStore, key: SessionKey
+) -> None:
+    await told(store, key, "i1", "red")
+    await store.remember(key, request_id="r1")
+    there, go_on = asyncio.Event(), asyncio.Event()
+
+    async def forget(conn: AsyncConnection) -> bool:
+        gone = await memory.forget(conn, key, None)
+        there.set()
+        await go_on.wait()
+        return gone
+
+    async with asyncio.TaskGroup() as tasks:
+        forgetting = tasks.create_task(store._db.write(forget, awaits=True))
+        await there.wait()
+        retry = tasks.create_task(store.remember(key, request_id="r1"))
+        await wait_for_a_lock(store)
+        go_on.set()
+    assert (forgetting.result(), retry.result().passages) == (True, 0)
+    assert await found(store, key, "red") == []
+
+
+async def test_a_retry_of_a_remember_that_had_put_nothing_in_does_so(
+    store: SessionStore, key: SessionKey
+) -> None:
+    await told(store, key, "i1", "red")
+    await store.remember(key, request_id="r1")
+    await store.forget(key)
+    with pytest.raises(Broken):
+        await store.remember(key, request_id="r2", confirm=_dying_at(1))
+    await store.remember(key, request_id="r2")
+    assert await found(store, key, "red") == ["red"]
+
+
+async def test_a_forget_between_the_parts_of_a_remember_ends_that(
+    store: SessionStore, key: SessionKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembering, "AT_ONCE", 2)
+    for word in ("red", "green", "blue"):
+        await told(store, key, word, word, "-")
+    with pytest.raises(Broken):
+        await store.remember(key, request_id="r1", confirm=_dying_at(2))
+    assert await store.forget(key) is True
+    await store.remember(key, request_id="r1")
+    assert await found(store, key, "red green blue") == []
+
+
+async def test_the_requests_of_a_deleted_session_are_those_of_no_other(
+    store: SessionStore, key: SessionKey
+) -> None:
+    await told(store, key, "i1", "red")
+    await store.remember(key, request_id="r1")
+    await store.delete(key)
+    await store.forget(key)
+    assert await rows(store, "memory_requests") == 0
+    await told(store, key, "i1", "green")
+    await store.remember(key, request_id="r1")
+    assert await found(store, key, "red green") == ["green"]
 
 
 async def test_one_thing_that_was_said_is_forgotten_and_stays_so(

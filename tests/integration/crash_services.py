@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from perdure.crashpoints import crash_at, note_in, noted
 from perdure.errors import SessionExists
 from perdure.types import Event, SessionKey
-from storage.schema import artifacts, events, memories, memory_passages, sessions, state
+from storage.schema import artifacts, events, memories, memory_passages, memory_requests, sessions, state
 from storage.sessions import SessionStore
 from tests.integration.crash_scenarios import Script
 from tests.integration.crashes import STARTED_IN, Stage, become, fork, starting
@@ -94,7 +94,7 @@ async def everything(store: SessionStore, user: str) -> str:
 
     async def work(conn: AsyncConnection) -> list[str]:
         found = []
-        for table in (sessions, events, state, artifacts, memories, memory_passages):
+        for table in (sessions, events, state, artifacts, memories, memory_passages, memory_requests):
             # A passage's number is its database's, and its words begin with a mark of the user.
             other = {"epoch", "words"} | ({"id"} if table is memory_passages else set())
             columns = [each for each in table.c if each.name not in other and not each.name.endswith("_at")]

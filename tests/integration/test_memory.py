@@ -101,6 +101,17 @@ async def test_it_is_remembered_at_any_moment_and_once(world: World) -> None:
         await world.runner.remember(replace(key, session_id="none"))
 
 
+async def test_a_request_that_is_sent_again_does_not_undo_a_forget(sqlite_world: World) -> None:
+    key = sqlite_world.key("discreet")
+    await told(sqlite_world, key, "red")
+    await sqlite_world.runner.remember(key, request_id="r1")
+    assert await sqlite_world.runner.forget(key)
+    done = await sqlite_world.runner.remember(key, request_id="r1")
+    assert (done.upto, done.passages) == (0, 0)
+    assert await found(sqlite_world, key, "red") == []
+    assert (await sqlite_world.runner.remember(key)).passages == 2
+
+
 async def test_only_agents_that_ask_for_it_have_their_ends_remembered(sqlite_world: World) -> None:
     for app in ("discreet", "forgetful"):
         key = sqlite_world.key(app)

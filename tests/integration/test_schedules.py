@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import pytest_asyncio
-from temporalio.client import ScheduleBackfill, ScheduleHandle
+from temporalio.client import Client, ScheduleBackfill, ScheduleHandle, ScheduleUpdate, ScheduleUpdateInput
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.schedule_tasks import Delivered, DeliverTask, name_of, parse_name
 from embedded.temporal import TemporalServer
 from gateway.schedules import Scheduled
-from perdure.errors import InvalidContent, InvalidMessage, SessionEnded, SessionNotFound
+from perdure.errors import Busy, InvalidContent, InvalidMessage, SessionEnded, SessionNotFound
 from perdure.testing import call, say
 from perdure.types import During, SessionKey
 from storage.sessions import SessionStore
@@ -159,6 +160,61 @@ async def test_schedules_are_listed_changed_and_removed(world: World) -> None:
     assert await world.runner.unschedule(key, "daily")
     assert not await world.runner.unschedule(key, "daily")
     assert [each.schedule_id for each in await found(world, key, 1)] == [named]
+
+
+@pytest.mark.parametrize("when", ["before it is read", "before it is written"])
+async def test_one_that_is_removed_while_it_is_changed_is_made_anew(
+    world: World, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    key = world.key("clerk")
+    await world.runner.schedule(key, DAILY, "Report.", schedule_id="daily")
+    await handle(world, key, "daily").pause()
+    update = ScheduleHandle.update
+
+    async def late(schedule: ScheduleHandle, updater: Any) -> None:
+        async def removed(found: ScheduleUpdateInput) -> ScheduleUpdate:
+            await schedule.delete()
+            changed: ScheduleUpdate = updater(found)
+            return changed
+
+        if when == "before it is read":
+            await schedule.delete()
+        await update(schedule, updater if when == "before it is read" else removed)
+
+    monkeypatch.setattr(ScheduleHandle, "update", late)
+    await world.runner.schedule(key, DAILY, "Report!", schedule_id="daily")
+    description = await handle(world, key, "daily").describe()
+    assert not description.schedule.state.paused, "it was another one that somebody had paused"
+    await answered(world, key, await comes(world, key, "daily"))
+    assert (await world.session(key)).events[0].text == "Report!"
+
+
+async def test_one_that_is_removed_each_time_is_a_typed_error(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = world.key("clerk")
+    await world.runner.schedule(key, DAILY, "Report.", schedule_id="daily")
+    update, create = ScheduleHandle.update, Client.create_schedule
+    made: list[ScheduleHandle] = []
+
+    async def taken(client: Client, *args: Any, **kwargs: Any) -> ScheduleHandle:
+        """Somebody else makes it just before, too."""
+        if made:
+            await create(client, *args, **kwargs)
+        made.append(await create(client, *args, **kwargs))
+        return made[-1]
+
+    async def late(schedule: ScheduleHandle, updater: Any) -> None:
+        made.append(schedule)
+        await schedule.delete()
+        await update(schedule, updater)
+
+    monkeypatch.setattr(Client, "create_schedule", taken)
+    monkeypatch.setattr(ScheduleHandle, "update", late)
+    with pytest.raises(Busy, match=r"schedule 'daily' of session .* was removed"):
+        await world.runner.schedule(key, DAILY, "Report!", schedule_id="daily")
+    assert len(made) == 3
+    assert not await world.runner.unschedule(key, "daily")
 
 
 async def test_with_a_session_its_schedules_go(world: World) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import mcp_types as types
@@ -382,3 +384,37 @@ async def test_without_the_package_the_error_says_what_to_install(monkeypatch: p
     with pytest.raises(InvalidAgent, match=r"pip install 'perdure\[mcp\]'"):
         await servers.equip(Agent("helper", tools=[SERVER]))
     await servers.close()
+
+
+class _Pages:
+    """A client of a server that lists a tool on each page, and then says what the next one's cursor is."""
+
+    def __init__(self, cursors: Iterable[str]) -> None:
+        self._cursors = iter(cursors)
+        self.asked: list[str | None] = []
+
+    async def list_tools(self, *, cursor: str | None) -> types.ListToolsResult:
+        self.asked.append(cursor)
+        return types.ListToolsResult(
+            tools=_listed(f"t{len(self.asked)}"), next_cursor=next(self._cursors, None)
+        )
+
+
+async def _all_tools(pages: _Pages) -> list[types.Tool]:
+    return await mcp_connection._all_tools(pages, SERVER)  # type: ignore[arg-type]  # all that is asked of it
+
+
+async def test_a_list_has_a_hundred_pages_at_most() -> None:
+    found = await _all_tools(_Pages(str(n) for n in range(99)))
+    assert [each.name for each in found] == [f"t{n}" for n in range(1, 101)]
+    endless = _Pages(str(n) for n in itertools.count())
+    with pytest.raises(InvalidAgent, match=r"'tickets\.example\.com' lists .* on more than 100 pages"):
+        await _all_tools(endless)
+    assert len(endless.asked) == 100
+
+
+async def test_a_list_whose_cursor_comes_again_is_given_up_there() -> None:
+    circle = _Pages(itertools.cycle(["a", "b"]))
+    with pytest.raises(InvalidAgent, match=r"'tickets\.example\.com' lists its tools in a circle"):
+        await _all_tools(circle)
+    assert circle.asked == [None, "a", "b"]

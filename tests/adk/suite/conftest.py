@@ -25,7 +25,7 @@ from storage.sessions import SessionStore
 OURS = ("sqlite", "postgres")
 CONTRACT = (*OURS, "google-adk")
 NAME = "adk"
-TABLES = ("events", "state", "artifacts", "sessions", "memories", "memory_passages")
+TABLES = ("events", "state", "artifacts", "sessions", "memories", "memory_passages", "memory_requests")
 
 _numbers = itertools.count(1)
 
