@@ -344,7 +344,7 @@ async def _all_tools(client: Client, server: McpServer) -> list[types.Tool]:
         page = await client.list_tools(cursor=cursor)
         found.extend(page.tools)
         cursor = page.next_cursor
-        if cursor is None:
+        if not cursor:  # some servers send an empty one where they should send none
             return found
         if cursor in followed:
             raise InvalidAgent(

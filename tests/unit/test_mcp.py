@@ -413,6 +413,12 @@ async def test_a_list_has_a_hundred_pages_at_most() -> None:
     assert len(endless.asked) == 100
 
 
+async def test_an_empty_cursor_is_none() -> None:
+    pages = _Pages(["a", ""])
+    await _all_tools(pages)
+    assert pages.asked == [None, "a"]
+
+
 async def test_a_list_whose_cursor_comes_again_is_given_up_there() -> None:
     circle = _Pages(itertools.cycle(["a", "b"]))
     with pytest.raises(InvalidAgent, match=r"'tickets\.example\.com' lists its tools in a circle"):
