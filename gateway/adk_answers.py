@@ -95,7 +95,7 @@ async def settle(
         AlreadySettled: the call has had its answer.
     """
     there = await _open_calls(services, key)
-    taken = [(response, await _match(services.store, key, there, response)) for response in responses]
+    taken = [(response, _match(there, response)) for response in responses]
     checked = [(found, _answer(found, response)) for response, found in taken]
     session = await services.store.get(key, max_events=0)
     for found, answer in checked:
@@ -136,9 +136,12 @@ async def _known(store: SessionStore, key: SessionKey, call: WaitingCall) -> _Op
     )
 
 
-async def _match(
-    store: SessionStore, key: SessionKey, there: Sequence[_Open], response: types.FunctionResponse
-) -> _Open:
+def _match(there: Sequence[_Open], response: types.FunctionResponse) -> _Open:
+    """What waits for the response.
+
+    Raises:
+        HTTPException: 400, nothing does, or it takes an answer of another kind.
+    """
     for each in there:
         if each.call.kind == "approval" and response.id == each.asking_id:
             return each

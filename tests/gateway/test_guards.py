@@ -267,12 +267,20 @@ class TestPatience:
     async def test_one_that_has_been_asked_may_take_its_time(
         self, sqlite_gateway: Gateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(listening, "HEAD_WITHIN", 0.3)
+        asked: list[listening._Patient] = []
+        data_received = listening._Patient.data_received
+
+        def remembered(connection: listening._Patient, data: bytes) -> None:
+            asked.append(connection)
+            data_received(connection, data)
+
+        monkeypatch.setattr(listening._Patient, "data_received", remembered)
         key, model = sqlite_gateway.key(), sqlite_gateway.world.gemini
         model.hang()
         asking = asyncio.create_task(sqlite_gateway.http.post(path_of(key, "/messages"), json={"text": "hi"}))
         await model.wait_in_flight()
-        await asyncio.sleep(0.6)  # what must not be cut has no signal
+        assert asked
+        assert all(connection._timer is None for connection in asked), "it would be cut"
         model.release()
         assert (await asking).status_code == 200
 
