@@ -33,6 +33,7 @@ import asyncpg
 from perdure.types import JsonObject, SessionKey
 from storage.feed import Answering, Draft, Feed, Preview, Topic
 from storage.feed_wire import Change, Piece, Pieces, Writer, asks, asks_channel, channel_of, read
+from storage.outages import LOST
 
 __all__ = ["PostgresFeed"]
 
@@ -54,7 +55,7 @@ MOST_CHANGES = 10_000
 """Sessions whose changes wait for a connection; the readers of more than that find out by themselves."""
 
 _NOTIFY = "SELECT pg_notify(channel, payload) FROM unnest($1::text[], $2::text[]) AS told (channel, payload)"
-_BROKEN = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_BROKEN = (OSError, TimeoutError, asyncpg.PostgresError, *LOST)
 
 _log = logging.getLogger("perdure.storage")
 

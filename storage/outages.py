@@ -17,7 +17,7 @@ from sqlalchemy import exc
 
 from perdure.errors import StorageUnavailable
 
-__all__ = ["READ_ONLY", "is_outage", "sqlstate_of", "typed_outages"]
+__all__ = ["LOST", "READ_ONLY", "is_outage", "sqlstate_of", "typed_outages"]
 
 READ_ONLY = "25006"
 _LONGEST_QUOTE = 200
@@ -64,7 +64,10 @@ _SQLITE: Mapping[str, str] = {
 }
 """What SQLite says, by the primary result code."""
 
-_DRIVERS = (sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError)
+LOST = (asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What asyncpg raises itself. The second, where the server's last words have come and no end of the
+connection: it takes the next statement for one that comes in between."""
+_DRIVERS = (sqlite3.Error, asyncpg.PostgresError, *LOST)
 """What statements raise that went past SQLAlchemy."""
 
 _REMOTE = frozenset({"aiobotocore", "aiohttp", "botocore", "gcsfs", "httpx", "requests", "urllib3"})
@@ -107,7 +110,7 @@ def _why(error: Exception) -> tuple[str, str] | None:
         return _AWAY, _quote(error)
     if isinstance(error, exc.TimeoutError):
         return "all connections of this process are in use: raise PERDURE_POOL_SIZE", ""
-    if isinstance(error, asyncpg.InterfaceError):
+    if isinstance(error, LOST):
         return _AWAY, _quote(error)
     if not isinstance(error, (exc.DBAPIError, *_DRIVERS)):
         return None

@@ -17,6 +17,7 @@ from storage.sessions import SessionStore
 from tests.conformance.conftest import Backend
 from tests.conformance.events import event
 from tests.conformance.test_feed import TEXT, answering, heard, said, settled, text_of, told, two, up_to
+from tests.conformance.watch import last_words
 
 ANY_TEXT = st.text(st.characters(codec=None), max_size=40)
 
@@ -63,6 +64,24 @@ async def test_a_cut_connection_sends_every_reader_to_the_log(backend: Backend, 
         await silent.append(key, event("e1"))  # nobody is told of this one
         assert await cut(backend) == 2
         await told(reader, 1)
+
+
+async def test_a_connection_whose_server_has_said_its_last_words_is_replaced(
+    backend: Backend, key: SessionKey
+) -> None:
+    """Their end has not come yet, and asyncpg is in a state of its own."""
+    writer, follower = await two(backend)
+    await writer.create(key)
+    async with follower.feed.subscribe(key) as reader:
+        await settled(writer, key, reader)
+        feed = writer.feed
+        assert isinstance(feed, PostgresFeed)
+        async with asyncio.timeout(30):
+            await feed._idle.wait()
+        assert feed._link is not None
+        last_words(feed._link.connection)
+        await writer.append(key, event("e1"))
+        await told(reader)
 
 
 async def test_an_answer_goes_on_after_a_cut_where_it_was(backend: Backend, key: SessionKey) -> None:

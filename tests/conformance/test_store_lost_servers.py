@@ -14,7 +14,7 @@ from perdure.types import SessionKey
 from storage.sessions import SessionStore
 from tests.conformance.conftest import NewDatabase
 from tests.conformance.events import event, user
-from tests.conformance.watch import wait_for_a_lock
+from tests.conformance.watch import last_words, wait_for_a_lock
 
 CONNECTIONS = 3
 
@@ -116,3 +116,24 @@ async def scripted(store: SessionStore, script: str) -> None:
         await (await conn.get_raw_connection()).driver_connection.execute(script)  # type: ignore[union-attr]
 
     await store._db.write(work)
+
+
+@pytest.mark.parametrize("name", [*WRITES, "get"])
+async def test_a_server_that_dies_between_two_statements_is_an_outage(
+    new_database: NewDatabase, key: SessionKey, name: str
+) -> None:
+    """Its last words have come, and the end of the connection has not: the driver is in between."""
+    calls: dict[str, Callable[[SessionStore, SessionKey], Awaitable[Any]]] = {
+        **WRITES,
+        "get": lambda store, key: store.get(key),
+    }
+    url = await new_database("postgres")
+    store = await SessionStore.open(url, "memory://x", options={"pool_size": 1, "max_overflow": 0})
+    await store.create(key)
+    async with store._db._committing.connect() as connection:
+        last_words((await connection.get_raw_connection()).driver_connection)
+    with pytest.raises(StorageUnavailable, match="does not answer"):
+        await calls[name](store, key)
+    await calls[name](store, key)
+    assert (await store.get(key)).head == (0 if name == "get" else 1)
+    await store.close()

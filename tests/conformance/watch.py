@@ -14,7 +14,7 @@ from storage.engine import Database
 from storage.schema import metadata
 from storage.sessions import SessionStore
 
-__all__ = ["Broken", "breaking", "query", "statements", "stored", "wait_for_a_lock"]
+__all__ = ["Broken", "breaking", "last_words", "query", "statements", "stored", "wait_for_a_lock"]
 
 
 class Broken(Exception):
@@ -100,3 +100,9 @@ def _each(store: SessionStore, act: Callable[[str], None]) -> Iterator[None]:
     finally:
         event.remove(engine, "before_cursor_execute", statement)
         event.remove(engine, "commit", commit)
+
+
+def last_words(connection: Any) -> None:
+    """Give asyncpg what a server sends that shuts down, and nothing of what comes after that."""
+    said = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0\0"
+    connection._protocol.data_received(b"E" + (len(said) + 4).to_bytes(4, "big") + said)

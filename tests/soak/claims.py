@@ -91,7 +91,7 @@ def _turn(sent: Sent, events: Sequence[Event]) -> Iterator[str]:
         yield f"it ended {len(finals)} times: {[event.id for event in finals]}"
     failed = [event for event in events if event.error]
     yield from (f"{event.id} failed: {event.error}" for event in failed)
-    yield from _told(sent, finals)
+    yield from _told(sent, events)
     if not events:
         return
     interrupted = bool(finals and finals[0].meta.get("interrupted"))
@@ -139,9 +139,9 @@ def _part(events: Sequence[Event]) -> Iterator[str]:
             yield f"{event.id} answers no call"
 
 
-def _told(sent: Sent, finals: Sequence[Event]) -> Iterator[str]:
+def _told(sent: Sent, events: Sequence[Event]) -> Iterator[str]:
     """What askers were told is what the log has, each time."""
-    final = finals[0] if finals else None
+    final = next((event for event in events if is_final(event)), None)
     for answer in sent.answers:
         if answer.invocation_id != sent.id:
             yield f"the answer is that of {answer.invocation_id}"
@@ -150,6 +150,8 @@ def _told(sent: Sent, finals: Sequence[Event]) -> Iterator[str]:
                 yield f"the answer {answer.text!r} at {answer.seq} is not in the log, which has {final}"
         elif answer.status == "failed":
             yield f"it failed: {answer.failure}"
+        elif answer.status == "cancelled" and answer.seq == 0 and not events:
+            continue  # it still waited for its turn
         elif not sent.rewound and (final is None or not final.meta.get("interrupted")):
             yield f"an asker was told {answer.status}, and the log has {final and final.id}"
     if len({answer.status for answer in sent.answers}) > 1 and not sent.rewound:

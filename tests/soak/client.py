@@ -24,6 +24,7 @@ from perdure.errors import (
     SessionNotFound,
     StaleEpoch,
     StorageUnavailable,
+    TemporalUnavailable,
 )
 from perdure.types import Event, SessionKey
 from storage.turns import is_final
@@ -44,6 +45,7 @@ SESSIONS = 3
 PASSING = (
     Busy,
     StorageUnavailable,
+    TemporalUnavailable,
     RPCError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
     OSError,

@@ -114,6 +114,16 @@ async def test_what_is_right_is_right(story: Story) -> None:
     assert story.wrong() == []
 
 
+async def test_a_message_that_was_cancelled_before_its_turn_is_not_in_the_log(story: Story) -> None:
+    name = story.ledger.new_id("m")
+    told = Answer(invocation_id=name, status="cancelled", seq=0, text="")
+    sent = Sent(id=name, text="hello", tool=None, orders=[], group=story.ledger.next_group(), answers=[told])
+    story.ledger.sent[name] = sent
+    assert story.wrong() == []
+    sent.answers[0] = replace(told, seq=3)
+    assert story.wrong() == [f"{name}: an asker was told cancelled, and the log has None"]
+
+
 def drop(event_id: str) -> Callable[[Story], None]:
     def change(story: Story) -> None:
         kept = [event for event in story.log if event.id != event_id]
