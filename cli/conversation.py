@@ -208,6 +208,8 @@ class Chat:
         if name in known:
             await known[name](rest.strip())
         else:
+            if name != "help":
+                print(f"no command /{name}; these are:")
             print(HELP)
 
     async def _ask(self, message: _Message) -> Answer:
