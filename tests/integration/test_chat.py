@@ -88,13 +88,13 @@ async def test_it_shows_state_artifacts_and_history(chat: Chat, capsys: pytest.C
     await chat.command("/state")
     await chat.command("/artifacts")
     await chat.command("/history")
-    await chat.command("/nonsense")
-    assert capsys.readouterr().out.startswith("no command /nonsense; these are:\n")
     await chat.command("/help")
     said = capsys.readouterr().out
     assert said.startswith("  no state\n  report.txt  version 1  text/plain  ")
     assert "saved report.txt, version 1" in said
     assert "/rewind [INVOCATION]" in said
+    await chat.command("/nonsense")
+    assert capsys.readouterr().out.startswith("no command /nonsense; these are:\n")
 
 
 async def test_cancelling_ends_the_turn_in_the_log(
