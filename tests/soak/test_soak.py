@@ -20,7 +20,7 @@ async def test_s58_to_s63_sessions_under_fire_are_what_was_acknowledged(
     database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told: list[str] = []
-    plan = Plan(seconds=SECONDS / 2, seed=SEED, database=database, sessions=20, pause=1.0, fault_every=2.5)
+    plan = Plan(seconds=SECONDS / 2, seed=SEED, database=database, sessions=20, pause=3.0, fault_every=5.0)
     checked = await soak(plan, tmp_path, told.append)
     with capsys.disabled():
         print("", *told, sep="\n  ")
