@@ -1,5 +1,5 @@
 # make demo [KEEP=1]            play the story; with KEEP it stays, with the Temporal UI
-# make test [JOBS=5]            everything that has to pass: lint, types, layers, all suites
+# make test [JOBS=4]            everything that has to pass: lint, types, layers, all suites
 # make lint                     the same without the suites
 # make bench-turn [JSON=FILE]   what a turn costs
 # make bench-idle [SESSIONS=N] [JSON=FILE]  what 10,000 open sessions cost that do nothing
@@ -38,7 +38,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/perdure demo $(if $(KEEP),--keep)
 
 test: lint
-	$(call step,pytest,$(BIN)/python -m pytest -n $(or $(JOBS),5) --dist loadfile --no-loadscope-reorder --durations=10)
+	$(call step,pytest,$(BIN)/python -m pytest -n $(or $(JOBS),4) --dist loadfile --no-loadscope-reorder --durations=10)
 
 lint: $(VENV)/.installed-test
 	$(call step,ruff check,$(BIN)/ruff check --quiet .)

@@ -6,6 +6,7 @@ hold changes. ``python -m tests.adk.environment`` makes it and prints its Python
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -24,18 +25,22 @@ STAMP = FOLDER / ".installed"
 def ensure() -> Path:
     """The environment's Python, installed first where it is missing or out of date.
 
+    Of several processes that ask for it at once, one makes it and the others wait.
+
     Raises:
         RuntimeError: the installation failed; the message has what pip said.
     """
     python = FOLDER / "bin" / "python"
     wanted = _wanted()
-    if STAMP.is_file() and STAMP.read_text() == wanted:
+    with REQUIREMENTS.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if STAMP.is_file() and STAMP.read_text() == wanted:
+            return python
+        _run(sys.executable, "-m", "venv", "--clear", str(FOLDER))
+        pip = (str(python), "-m", "pip", "-q", "--disable-pip-version-check", "install", "--no-compile")
+        _run(*pip, "-c", str(CONSTRAINTS), "-r", str(REQUIREMENTS))
+        STAMP.write_text(wanted)
         return python
-    _run(sys.executable, "-m", "venv", "--clear", str(FOLDER))
-    pip = (str(python), "-m", "pip", "-q", "--disable-pip-version-check", "install", "--no-compile")
-    _run(*pip, "-c", str(CONSTRAINTS), "-r", str(REQUIREMENTS))
-    STAMP.write_text(wanted)
-    return python
 
 
 def command_environment(**more: str) -> dict[str, str]:
