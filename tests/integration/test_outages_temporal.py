@@ -17,9 +17,6 @@ from storage.sessions import SessionStore
 from tests.integration.harness import World, open_world, until
 from tests.integration.outages import AGENTS, PATIENCE, Talk, gate
 
-# The SDK warns of it where an activity had just ended by itself; as an error it would end the worker.
-pytestmark = pytest.mark.filterwarnings("ignore:Cannot find activity to cancel")
-
 
 async def lose_all(server: TemporalServer) -> None:
     """It is killed, its data is deleted, and it starts empty."""

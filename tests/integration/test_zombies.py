@@ -30,9 +30,6 @@ from tests.integration.crash_scenarios import Script
 from tests.integration.crash_services import everything
 from tests.integration.crashes import ForkedWorker, Late, Stage
 
-# The SDK says so when a cancel comes just after the activity has ended; as an error, it ends the worker.
-pytestmark = pytest.mark.filterwarnings("ignore:Cannot find activity to cancel:UserWarning")
-
 AT_ONCE = 40
 
 
