@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from pathlib import Path
 
@@ -33,6 +34,17 @@ def hold(path: str, context: ToolContext) -> dict[str, int]:
         threading.Event().wait()
     n = _count(context)
     return {"n": n, "version": context.blocking.save_artifact("work.txt", f"worked {n}")}
+
+
+@tool
+async def linger(path: str, context: ToolContext) -> None:
+    """Linger: no try ever comes to its end.
+
+    Args:
+        path: where to note this try.
+    """
+    _note(path, context)
+    await asyncio.Event().wait()
 
 
 @tool
@@ -92,7 +104,7 @@ def _count(context: ToolContext) -> int:
 helper = Agent(name="helper", instruction="Use your tools.", tools=[work])
 
 AGENTS = [
-    Agent(name="crasher", instruction="Use your tools.", tools=[work, hold, fill, juggle, order]),
+    Agent(name="crasher", instruction="Use your tools.", tools=[work, hold, linger, fill, juggle, order]),
     Agent(name="summed", instruction="Use your tools.", tools=[work], compaction=Compaction(interval=1)),
     Agent(name="seldom", instruction="Answer.", compaction=Compaction(interval=100)),
     Agent(name="delegating", instruction="Use your tools.", tools=[helper]),

@@ -90,7 +90,8 @@ async def killed_during_the_tool(scene: Scene) -> None:
 
 
 async def cancelled_while_no_worker_lives(scene: Scene) -> None:
-    turn = scene.say("hold", "m1")
+    # If it takes long, the tool is tried again before the workflow hears of the cancel.
+    turn = scene.say("linger", "m1")
     await scene.tool_is_held()
     await scene.worker.kill()
     await scene.runner.cancel(scene.key)
