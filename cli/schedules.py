@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,9 +13,12 @@ from cli import render
 from cli.common import DEFAULT_DATA, DataOption, JsonOption, SessionArgument, find_settings, open_runner
 from cli.common import session_key as key_of
 from perdure.settings import Settings
-from perdure.types import During
+from perdure.types import During, JsonObject
 
-__all__ = ["add_to"]
+if TYPE_CHECKING:  # Temporal takes a second to import, which `--help` need not pay
+    from gateway.schedules import Scheduled
+
+__all__ = ["add_to", "schedule_json", "schedule_lines"]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -53,6 +57,19 @@ def unschedule(
     asyncio.run(_unschedule(find_settings(data), session, schedule_id))
 
 
+def schedule_lines(scheduled: Scheduled) -> Iterator[str]:
+    """A schedule, for people."""
+    times = ", ".join(f"{when:%Y-%m-%d %H:%M:%S} UTC" for when in scheduled.next_times[:3]) or "never"
+    yield f"{scheduled.schedule_id}  {scheduled.cron} ({scheduled.timezone}), {scheduled.sent} so far"
+    yield f"  {'paused' if scheduled.paused else f'next: {times}'}"
+    yield f"  {scheduled.text}"
+
+
+def schedule_json(scheduled: Scheduled) -> JsonObject:
+    """A schedule, for programs."""
+    return {**asdict(scheduled), "key": str(scheduled.key)}
+
+
 async def _schedule(
     settings: Settings,
     session: str,
@@ -76,16 +93,13 @@ async def _schedules(settings: Settings, session: str, *, json: bool) -> None:
     async with open_runner(settings) as runner:
         found = await runner.schedules(key)
     if json:
-        told = [{**asdict(each), "key": str(each.key)} for each in found]
-        print(render.as_json({"schedules": told}))
+        print(render.as_json({"schedules": [schedule_json(each) for each in found]}))
         return
     if not found:
         print("nothing is scheduled")
     for each in found:
-        times = ", ".join(f"{when:%Y-%m-%d %H:%M:%S} UTC" for when in each.next_times[:3]) or "never"
-        print(f"{each.schedule_id}  {each.cron} ({each.timezone}), {each.sent} so far")
-        print(f"  {'paused' if each.paused else f'next: {times}'}")
-        print(f"  {each.text}")
+        for line in schedule_lines(each):
+            print(line)
 
 
 async def _unschedule(settings: Settings, session: str, schedule_id: str) -> None:

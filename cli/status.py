@@ -11,6 +11,7 @@ import typer
 from cli import render
 from cli.common import DEFAULT_DATA, DataOption, JsonOption, SessionArgument, find_settings, open_runner
 from cli.common import session_key as key_of
+from cli.schedules import schedule_json, schedule_lines
 from perdure.budget import dollars
 from perdure.errors import SessionNotFound
 from perdure.settings import Settings
@@ -28,7 +29,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def status(session: SessionArgument, data: DataOption = DEFAULT_DATA, json: JsonOption = False) -> None:
-    """Show what a session is doing: its turn, what that waits for, the agents that it has asked."""
+    """Show what a session is doing: its turn, what that waits for, the agents it has asked; its schedules."""
     asyncio.run(_status(find_settings(data), session, json=json))
 
 
@@ -68,11 +69,13 @@ async def _status(settings: Settings, session: str, *, json: bool) -> None:
         except SessionNotFound:
             await runner.store.get(key, max_events=0)  # else there is none at all
             work = None
+        scheduled = await runner.schedules(key)
     if json:
         told = None if work is None else work.model_dump(mode="json", exclude_none=True)
-        print(render.as_json({"session": str(key), "work": told}))
-    elif work is None:
-        print("no workflow is open: the session rests")
-    else:
-        for line in work_lines(work):
-            print(line)
+        schedules = [schedule_json(each) for each in scheduled]
+        print(render.as_json({"session": str(key), "work": told, "schedules": schedules}))
+        return
+    for line in ["no workflow is open: the session rests"] if work is None else work_lines(work):
+        print(line)
+    for each in scheduled:
+        print("by the clock:", *schedule_lines(each), sep="\n  ")

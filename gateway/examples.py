@@ -143,7 +143,7 @@ ANSWERS: Mapping[str, Any] = {
     "listEvents": {"events": [_EVENT], "head": 4, "next": 1},
     "rewindSession": {"requestId": "undo", "seq": 9, "session": _WHOLE},
     "compactSession": {"seq": 21, "summary": _SUMMARY},
-    "sessionStatus": {"session": _WHOLE, "work": _WORK},
+    "sessionStatus": {"session": _WHOLE, "work": _WORK, "schedules": []},
     "sessionContext": {"head": 4, "contents": [_SAID], "request": {"contents": [_SAID]}},
     "sessionAt": {"session": _WHOLE, "artifacts": [_FILE]},
     "listFiles": {"files": [_FILE]},

@@ -15,7 +15,7 @@ from gateway.services import KeyDep, ServicesDep
 from gateway.shapes import Body, Record
 from perdure.types import During, JsonObject
 
-__all__ = ["router"]
+__all__ = ["ScheduledBody", "router", "schedule_json"]
 
 router = APIRouter(tags=["schedules"])
 

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from activities.model_request import body_of, full_request
 from activities.prompt import pieces_of
 from gateway.held_up import Work
+from gateway.routes.schedules import ScheduledBody, schedule_json
 from gateway.routes.sessions import SESSION
 from gateway.services import KeyDep, ServicesDep
 from gateway.shapes import (
@@ -78,6 +79,7 @@ class StatusBody(Record):
 
     session: SessionBody
     work: WorkBody | None = Field(default=None, description="None where no workflow is open: it rests.")
+    schedules: list[ScheduledBody] = Field(description="What it is sent by the clock.")
 
 
 class ContextBody(Record):
@@ -108,13 +110,17 @@ class MomentBody(Record):
 @router.get(
     SESSION + "/status",
     operation_id="sessionStatus",
-    summary="The session with its state, and what it is doing now",
+    summary="The session with its state, what it is doing now, and its schedules",
     response_model=StatusBody,
 )
 async def status(key: KeyDep, services: ServicesDep) -> Response:
     """The session is read from the database; what it is doing is asked of its workflow."""
     session = await services.store.get(key, max_events=0)
-    told: JsonObject = {"session": session_json(session)}
+    scheduled = await services.runner.schedules(key)
+    told: JsonObject = {
+        "session": session_json(session),
+        "schedules": [schedule_json(each) for each in scheduled],
+    }
     with suppress(SessionNotFound):  # no workflow is open
         told["work"] = _work(await services.runner.status(key))
     return JSONResponse(told)

@@ -36,7 +36,7 @@ from perdure.client.results import (
     UpdateOutcome,
     Work,
 )
-from perdure.client.schedules import Scheduled
+from perdure.client.schedule_results import Scheduled
 from perdure.client.sync import Client, FoundSession, SessionHandle, Sessions
 from perdure.client.sync_artifacts import Artifacts
 from perdure.client.sync_memory import UserMemory

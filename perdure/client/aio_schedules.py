@@ -5,7 +5,7 @@ from __future__ import annotations
 from perdure.client import schedules as calls
 from perdure.client.aio_wire import AsyncWire
 from perdure.client.calls import new_id
-from perdure.client.schedules import Scheduled
+from perdure.client.schedule_results import Scheduled
 from perdure.types import During, SessionKey
 
 __all__ = ["AsyncSchedulesOfSession"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, Literal, TypeVar
 
+from perdure.client.schedule_results import Scheduled, scheduled_of
 from perdure.client.waiting_results import WaitingCall, waiting_of
 from perdure.client.work_results import Failure, Work, failure_of, spent_of, work_of
 from perdure.context import Artifact
@@ -112,6 +113,8 @@ class Status:
     session: Session
     work: Work | None
     """None where no workflow is open: the session rests."""
+    schedules: Sequence[Scheduled] = ()
+    """What it is sent by the clock."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -312,7 +315,11 @@ def compacted_of(data: JsonObject) -> Compacted:
 def status_of(data: JsonObject) -> Status:
     """A session, and what it is doing."""
     work = data.get("work")
-    return Status(session=session_of(data["session"]), work=None if work is None else work_of(work))
+    return Status(
+        session=session_of(data["session"]),
+        work=None if work is None else work_of(work),
+        schedules=[scheduled_of(each) for each in data.get("schedules", ())],
+    )
 
 
 def context_of(data: JsonObject) -> Context:

@@ -1,32 +1,12 @@
-"""Messages by the clock: the requests, and what a client knows of them."""
+"""Messages by the clock: the requests."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
-
 from perdure.client.call import Call, body_of, header_of, session_path, step_of
-from perdure.types import During, JsonObject, SessionKey
+from perdure.client.schedule_results import Scheduled, scheduled_of
+from perdure.types import During, SessionKey
 
-__all__ = ["Scheduled", "schedule", "schedules", "unschedule"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Scheduled:
-    """A message that is sent again and again."""
-
-    schedule_id: str
-    cron: str
-    timezone: str
-    text: str
-    during: str
-    paused: bool
-    """Somebody has paused it in Temporal."""
-    next_times: Sequence[datetime]
-    """When it is sent next, a few times."""
-    sent: int
-    """How often its time has come."""
+__all__ = ["schedule", "schedules", "unschedule"]
 
 
 def schedule(
@@ -53,7 +33,7 @@ def schedules(key: SessionKey) -> Call[list[Scheduled]]:
     return Call(
         method="GET",
         path=session_path(key, "/schedules"),
-        parse=lambda reply: [_scheduled_of(each) for each in reply.json()["schedules"]],
+        parse=lambda reply: [scheduled_of(each) for each in reply.json()["schedules"]],
     )
 
 
@@ -65,13 +45,4 @@ def unschedule(key: SessionKey, schedule_id: str) -> Call[None]:
         path=session_path(key, f"/schedules/{name}"),
         parse=lambda reply: None,
         id=schedule_id,
-    )
-
-
-def _scheduled_of(data: JsonObject) -> Scheduled:
-    same = ("cron", "timezone", "text", "during", "paused", "sent")
-    return Scheduled(
-        schedule_id=data["scheduleId"],
-        next_times=[datetime.fromisoformat(when) for when in data["nextTimes"]],
-        **{name: data[name] for name in same},
     )

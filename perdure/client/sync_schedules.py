@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from perdure.client import schedules as calls
 from perdure.client.calls import new_id
-from perdure.client.schedules import Scheduled
+from perdure.client.schedule_results import Scheduled
 from perdure.client.sync_wire import SyncWire
 from perdure.types import During, SessionKey
 

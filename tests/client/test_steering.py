@@ -85,6 +85,7 @@ async def test_messages_by_the_clock(client: Any, sqlite_gateway: Gateway) -> No
     assert (found.schedule_id, found.cron, found.timezone) == ("daily 1", "0 9 * * 1-5", "Europe/Berlin")
     assert (found.text, found.during, found.paused, found.sent) == ("Report.", "queue", False, 0)
     assert found.next_times[0].tzinfo is not None
+    assert (await session.status()).schedules == [found]
     for _ in range(2):
         await session.unschedule("daily 1")
     assert not await sqlite_gateway.world.runner.unschedule(key, "daily 1")

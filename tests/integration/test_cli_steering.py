@@ -66,6 +66,10 @@ async def test_messages_by_the_clock(here: Here, perdure: Command) -> None:
     assert lines[2] == "  Report."
     [told] = json.loads((await perdure("schedules", str(key), "--json"))[1])["schedules"]
     assert (told["schedule_id"], told["key"], told["text"]) == ("daily", str(key), "Report.")
+    rests, heading, *shown = (await perdure("status", str(key)))[1].splitlines()
+    assert (rests, heading) == ("no workflow is open: the session rests", "by the clock:")
+    assert shown == [f"  {line}" for line in lines]
+    assert json.loads((await perdure("status", str(key), "--json"))[1])["schedules"] == [told]
     assert (await perdure("unschedule", str(key), "daily"))[1] == "the schedule is removed\n"
     assert (await perdure("unschedule", str(key), "daily"))[1] == "there is no such schedule\n"
     code, _, err = await perdure("schedule", str(key), "tomorrow", "Report.")
