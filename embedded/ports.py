@@ -13,6 +13,7 @@ import random
 import socket
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from embedded.errors import DidNotStart
@@ -58,13 +59,19 @@ class Claims:
 
     def release(self) -> None:
         """Give all of them back."""
-        for lock in self._locks.values():
+        for port, lock in self._locks.items():
+            with suppress(OSError):
+                _lock_of(port).unlink()
             os.close(lock)
         self._locks.clear()
 
 
+def _lock_of(port: int) -> Path:
+    return Path(tempfile.gettempdir()) / f"perdure-port-{port}.lock"
+
+
 def _locked(port: int) -> int | None:
-    path = Path(tempfile.gettempdir()) / f"perdure-port-{port}.lock"
+    path = _lock_of(port)
     try:
         file = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -74,6 +81,9 @@ def _locked(port: int) -> int | None:
     except BlockingIOError:
         os.close(file)
         return None
+    if os.fstat(file).st_nlink == 0:  # its holder removed it just before letting it go
+        os.close(file)
+        return _locked(port)
     return file
 
 

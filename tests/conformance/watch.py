@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from storage.engine import Database
 from storage.schema import metadata
 from storage.sessions import SessionStore
 
-__all__ = ["Broken", "breaking", "last_words", "query", "statements", "stored", "wait_for_a_lock"]
+__all__ = ["Broken", "breaking", "last_words", "query", "statements", "stored", "until", "wait_for_a_lock"]
 
 
 class Broken(Exception):
@@ -65,6 +65,15 @@ async def query(database: Database, sql: str) -> list[dict[str, Any]]:
     return await database.read(work)
 
 
+async def until(look: Callable[[], Awaitable[bool]]) -> None:
+    """Until it is true."""
+    async with asyncio.timeout(60):
+        while True:
+            if await look():
+                return
+            await asyncio.sleep(0.01)
+
+
 async def wait_for_a_lock(store: SessionStore) -> None:
     """Until somebody waits for one."""
 
@@ -75,11 +84,7 @@ async def wait_for_a_lock(store: SessionStore) -> None:
         )
         return bool((await conn.exec_driver_sql(query)).scalar_one())
 
-    async with asyncio.timeout(30):
-        while True:
-            if await store._db.read(waits):
-                return
-            await asyncio.sleep(0.01)
+    await until(lambda: store._db.read(waits))
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """A process that writes to a store beside others: ``python -m tests.conformance.writer URL ROLE NAME``.
 
 It says ``ready`` when its store is open, waits for a line, does its part and prints what
-became of it as JSON.
+became of it as JSON. One that counts says ``seen`` once it has read, and waits for another line.
 """
 
 from __future__ import annotations
@@ -58,9 +58,14 @@ async def shares(store: SessionStore, name: str) -> list[str]:
 async def counts(store: SessionStore, name: str) -> int:
     """Add 1 to a counter as often, each time if nobody has changed it since; how often somebody had."""
     refused = 0
+    met = False
     for number in range(ROUNDS):
         while True:
             seen = await store.get(KEY, max_events=0)
+            if not met:
+                met = True
+                print("seen", flush=True)
+                await told_to_go_on()
             delta = {"n": seen.state["n"] + 1}
             try:
                 await store.update(
@@ -105,11 +110,16 @@ ROLES: dict[str, Callable[[SessionStore, str], Awaitable[Json]]] = {
 }
 
 
+async def told_to_go_on() -> None:
+    """Wait for a line."""
+    await asyncio.to_thread(sys.stdin.readline)
+
+
 async def main(url: str, role: str, name: str) -> None:
     """Play a role."""
     store = await SessionStore.open(url, "memory://writer")
     print("ready", flush=True)
-    await asyncio.to_thread(sys.stdin.readline)
+    await told_to_go_on()
     print(json.dumps(await ROLES[role](store, name)), flush=True)
     await store.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import httpx2
 
+from embedded.ports import Claims, free_port
 from gateway.access import Access
 from gateway.app import create_app
 from gateway.listening import listening
@@ -72,8 +72,8 @@ async def open_ours(world: World) -> AsyncIterator[httpx2.AsyncClient]:
 @asynccontextmanager
 async def open_theirs(python: Path, model_url: str, folder: Path) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of google-adk's server, in an environment of its own."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    claims = Claims()
+    port = free_port(take=claims.take)  # it listens only when it has imported all that it needs
     log = folder / "adk.log"
     memory = ("--session_service_uri=memory://", "--artifact_service_uri=memory://")
     with log.open("wb") as out:
@@ -100,6 +100,7 @@ async def open_theirs(python: Path, model_url: str, folder: Path) -> AsyncIterat
         except TimeoutError:
             process.kill()
             await process.wait()
+        claims.release()
 
 
 def _client(port: int) -> httpx2.AsyncClient:
@@ -108,7 +109,7 @@ def _client(port: int) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False, limits=each)
 
 
-async def _answering(client: httpx2.AsyncClient, process: Process, log: Path, *, within: float = 60) -> None:
+async def _answering(client: httpx2.AsyncClient, process: Process, log: Path, *, within: float = 300) -> None:
     async with asyncio.timeout(within):
         while True:
             try:

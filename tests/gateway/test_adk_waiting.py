@@ -207,7 +207,9 @@ async def test_what_nobody_decided_is_not_open_for_ever(gateway: Gateway) -> Non
 
     assert await until(answered)
     whole = await session(gateway, key)
-    assert whole[1:3] == events
+    # It may have been decided, and gone on, before the run that ended there had read its events.
+    assert len(events) >= 2
+    assert whole[1:][: len(events)] == events
     assert open_calls(whole[:3]) != set()
     assert open_calls(whole) == set()
 

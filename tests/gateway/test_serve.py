@@ -65,7 +65,7 @@ async def test_it_serves_who_has_a_key_until_it_is_revoked(
     async with open_world(temporal.address, store, [counter.agent], queue="served"):
         process = await perdure("serve", settings=settings)
         assert process.stdout is not None
-        url = await asyncio.wait_for(url_in(process.stdout), 60)
+        url = await asyncio.wait_for(url_in(process.stdout), 120)
         headers = {"authorization": f"Bearer {made['token']}"}
         async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=60, trust_env=False) as ann:
             path = "/apps/counter/users/ann/sessions/served"
@@ -102,7 +102,7 @@ async def test_beside_a_worker_it_is_where_the_settings_say(
             pass  # no address, no gateway
         async with beside_worker(settings, world.client, sqlite_store, agents) as url:
             assert url is not None
-            async with httpx2.AsyncClient(base_url=url, trust_env=False) as http:
+            async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=60) as http:
                 assert (await http.get("/list-apps")).json() == ["counter"]
                 evil = await http.get("/list-apps", headers={"host": "evil.example"})
                 is_problem(evil, 403, "forbidden")

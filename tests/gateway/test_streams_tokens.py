@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 
 import httpx2
 import pytest
 
 from examples import counter
+from gateway import access as gateway_access
 from gateway.access import Access
 from gateway.app import create_app
 from gateway.listening import listening
@@ -90,16 +91,26 @@ async def test_one_that_is_revoked_hears_no_more_of_a_session_that_is_never_sile
     assert (last.event, last.data["code"]) == ("problem", "unauthenticated")
 
 
-async def test_a_jwt_that_expires_ends_its_stream(sqlite_gateway: Gateway) -> None:
+class Tomorrow(datetime):
+    """The clock, a day on."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Tomorrow:
+        return super().now(tz) + timedelta(days=1)
+
+
+async def test_a_jwt_that_expires_ends_its_stream(
+    sqlite_gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
     key = await written(sqlite_gateway, 1)
-    # No sooner: the claim has whole seconds.
-    token = signed(admin=True, exp=datetime.now(UTC) + timedelta(seconds=2))
+    token = signed(admin=True, exp=datetime.now(UTC) + timedelta(hours=1))
     async with (
         with_tokens(sqlite_gateway) as url,
         client(url, token) as http,
         opened(http, path_of(key, "/events")) as stream,
     ):
         assert await stream.events(1) == [1]
+        monkeypatch.setattr(gateway_access, "datetime", Tomorrow)
         [last] = await stream.rest()
     assert (last.event, last.data["code"]) == ("problem", "unauthenticated")
 

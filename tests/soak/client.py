@@ -32,7 +32,7 @@ from tests.soak.agents import DEEDS
 from tests.soak.ledger import Ledger, Sent, Steered, Tally
 from tests.soak.stage import Stage
 
-__all__ = ["Client", "Stuck"]
+__all__ = ["PASSING", "Client", "Stuck"]
 
 T = TypeVar("T")
 

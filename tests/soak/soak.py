@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-from perdure.errors import PerdureError
+from temporalio.client import WorkflowQueryFailedError
+
+from perdure.errors import SessionNotFound
 from tests.integration.harness import until
 from tests.soak.checker import Checked, check, export
-from tests.soak.client import Client
+from tests.soak.client import PASSING, Client
 from tests.soak.ledger import Ledger, Tally
 from tests.soak.monkey import Monkey
 from tests.soak.stage import Stage, open_stage
@@ -123,8 +125,10 @@ async def _settled(stage: Stage, ledgers: list[Ledger]) -> None:
 async def _idle(stage: Stage, ledger: Ledger) -> bool:
     try:
         status = await stage.runner.status(ledger.key)
-    except PerdureError:  # it has no workflow, or a closed one
+    except SessionNotFound:  # it has no workflow, or a closed one
         return True
+    except (*PASSING, WorkflowQueryFailedError):  # its worker stands still, say, and does not answer in time
+        return False
     return not (status.compacting or status.doing or status.queued)
 
 

@@ -56,7 +56,7 @@ def response(name: str, body: JsonObject, call_id: str | None = None) -> JsonObj
 
 
 async def ask(gemini: Gemini, text: str = "Hello", **changes: Any) -> Answer:
-    given: dict[str, Any] = {"model": MODEL, "system": "Be brief.", "contents": [user(text)], "timeout": 20}
+    given: dict[str, Any] = {"model": MODEL, "system": "Be brief.", "contents": [user(text)], "timeout": 120}
     return await gemini.generate(**{**given, **changes})
 
 
@@ -348,12 +348,12 @@ async def test_an_unheard_of_finish_reason_is_judged_by_content(stand_in: StandI
 
 
 async def test_a_server_that_is_not_there_is_unavailable() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    client = Gemini(f"http://127.0.0.1:{port}")
-    async with asyncio.timeout(30):
-        with pytest.raises(ModelUnavailable, match="could not be reached"):
-            await ask(client)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens there, nor comes to
+        client = Gemini(f"http://127.0.0.1:{taken.getsockname()[1]}")
+        async with asyncio.timeout(60):
+            with pytest.raises(ModelUnavailable, match="could not be reached"):
+                await ask(client)
     await client.close()
 
 
@@ -364,11 +364,12 @@ async def test_a_server_that_is_not_there_is_unavailable() -> None:
 async def test_a_model_that_never_answers_is_unavailable(
     stand_in: StandIn, gemini: Gemini, after: int | None
 ) -> None:
+    await ask(gemini)  # what is made for the first request takes a while on a busy machine
     stand_in.hang(after)
-    with pytest.raises(ModelUnavailable, match=r"within 0\.3 s"):
-        await ask(gemini, timeout=0.3)
+    with pytest.raises(ModelUnavailable, match="within 1 s"):
+        await ask(gemini, timeout=1)
     await stand_in.wait_idle()
-    assert stand_in.requests[0].aborted
+    assert stand_in.requests[1].aborted
 
 
 @pytest.mark.parametrize("after", [None, 1])
@@ -457,7 +458,7 @@ async def test_proxies_are_left_out_on_this_machine(
 
 
 async def embed(gemini: Gemini, *texts: str, **changes: Any) -> list[list[float]]:
-    given: dict[str, Any] = {"model": "embedder", "dimensions": 64, "query": False, "timeout": 20}
+    given: dict[str, Any] = {"model": "embedder", "dimensions": 64, "query": False, "timeout": 120}
     return await gemini.embed(texts=texts, **{**given, **changes})
 
 
