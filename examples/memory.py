@@ -3,7 +3,7 @@
     perdure dev examples.memory
     perdure chat friend                    # "My cat is called Mia"
     perdure sessions end friend/user/chat  # puts what was said into the memory
-    perdure chat friend --session later    # "What is my cat called?"
+    perdure chat friend --session later    # "Search your memory: what is my cat called?"
     perdure memory search friend/user cat
 
 See docs/memory.md.
