@@ -5,6 +5,7 @@
 # make bench-idle [SESSIONS=N] [JSON=FILE]  what 10,000 open sessions cost that do nothing
 # make bench-cancel [SAMPLES=N] [JSON=FILE]  how soon a cancel is felt
 # make bench-context [JSON=FILE]  what a prompt costs as its session grows
+# make bench-gateway [JSON=FILE]  what HTTP costs
 # make bench-store [JSON=FILE]  what the session store costs, beside the floor and google-adk
 # make soak [MINUTES=30] [SEED=N] [DATABASE=postgres|sqlite]  random sessions under random faults, then a checker
 # make soak-store [STEPS=N]     random sessions against a naive model of the store, a million steps

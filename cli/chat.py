@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -20,9 +21,17 @@ def chat(
     reopen: Annotated[bool, typer.Option("--reopen", help="Open the session again if it was ended.")] = False,
     data: DataOption = DEFAULT_DATA,
 ) -> None:
-    """Talk to an agent, also while a turn runs. Ctrl-C cancels what was said; /help lists the commands."""
+    """Talk to an agent, also while a turn runs. Ctrl-C cancels what was said; /help lists the commands.
+
+    Over a pipe, each line is said when what came of the one before is there, and the exit code is 1
+    where something failed.
+    """
     with loading():
-        from cli.conversation import converse
+        from cli.talking import converse
+        from embedded import devfile
 
     key = SessionKey(app=app, user_id=user, session_id=session)
-    converse(find_settings(data), key, reopen=reopen)
+    settings = find_settings(data)
+    well = converse(settings, key, serves=devfile.served_by(data, settings), reopen=reopen)
+    if not well and not sys.stdin.isatty():
+        raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""A conversation in the terminal, or over a pipe.
+"""What is said and shown in a conversation, in the terminal or over a pipe.
 
 A message goes out under an id of its own and is sent again under it until Temporal has
 taken it. So a conversation outlives workers and Temporal alike: they come back, the
@@ -11,9 +11,7 @@ interrupts it. Over a pipe each line waits for what came of the one before.
 from __future__ import annotations
 
 import asyncio
-import sys
 import uuid
-from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -21,15 +19,13 @@ from temporalio.client import RPCTimeoutOrCancelledError
 from temporalio.service import RPCError, RPCStatusCode
 
 from cli import render
-from cli.common import open_runner
 from cli.keyboard import Keyboard
 from gateway.runner import Answer, Runner, WaitingCall
 from perdure.errors import CallNotFound, InvocationNotFound, PerdureError, SessionNotFound
-from perdure.settings import Settings
 from perdure.types import During, Event, SessionKey
 from storage.turns import JOINED
 
-__all__ = ["Chat", "converse", "is_answer"]
+__all__ = ["Chat", "is_answer"]
 
 _LOOK_EVERY = 0.3
 _AGAIN_AFTER = 1.0
@@ -52,18 +48,6 @@ HELP = """\
 /history              show its events
 /quit                 leave; the session stays
 What else is typed while a turn runs is said when it has ended."""
-
-
-def converse(settings: Settings, key: SessionKey, *, reopen: bool) -> None:
-    """Talk until /quit, Ctrl-D or the end of the pipe. Returns; the session stays."""
-    with asyncio.Runner() as loop:
-        opened = open_runner(settings)
-        runner = loop.run(opened.__aenter__())
-        try:
-            keyboard = Keyboard(sys.stdin.fileno()) if sys.stdin.isatty() else None
-            _talk(loop, Chat(runner, key, reopen=reopen, keyboard=keyboard))
-        finally:
-            loop.run(opened.__aexit__(None, None, None))
 
 
 class _Message(NamedTuple):
@@ -98,6 +82,8 @@ class Chat:
         self._said_meanwhile: set[str] = set()
         self._meanwhile: set[asyncio.Task[None]] = set()
         self._seen = 0
+        self.failed = False
+        """Whether something that was said was refused or failed, or a command did."""
 
     async def greet(self) -> None:
         """Say where we are."""
@@ -159,8 +145,9 @@ class Chat:
             except (PerdureError, RPCError) as error:
                 if not asking:
                     raise
-                _tell(error)
+                self.tell(error)
             else:
+                self.failed |= answer.status == "failed"
                 if answer.status == "waiting":
                     self._behind.append(message)
 
@@ -184,7 +171,12 @@ class Chat:
             else:
                 print(f"/{name} is for when the turn has ended; /cancel ends it", flush=True)
         except (PerdureError, RPCError) as error:
-            _tell(error)
+            self.tell(error)
+
+    def tell(self, error: Exception) -> None:
+        """Say what went wrong."""
+        self.failed = True
+        print(f"{type(error).__name__}: {error}", flush=True)
 
     def _ask_for(self, message: _Message) -> None:
         self._asking[message] = asyncio.create_task(self._ask(message))
@@ -358,35 +350,3 @@ def is_answer(event: Event) -> bool:
         return False
     parts = (event.content or {}).get("parts") or ()
     return not any("functionCall" in part or "functionResponse" in part for part in parts)
-
-
-def _talk(loop: asyncio.Runner, chat: Chat) -> None:
-    loop.run(chat.greet())
-    for line in _lines():
-        try:
-            loop.run(chat.command(line) if line.startswith("/") else chat.say(line))
-        except (PerdureError, RPCError) as error:
-            _tell(error)
-
-
-def _tell(error: Exception) -> None:
-    print(f"{type(error).__name__}: {error}", flush=True)
-
-
-def _lines() -> Iterator[str]:
-    """What is typed, or comes through a pipe, until /quit, Ctrl-D or Ctrl-C."""
-    typed = sys.stdin.isatty()
-    if typed:
-        import readline  # noqa: F401 - gives input() editing and history
-    while True:
-        try:
-            line = input("> " if typed else "").strip()
-        except (EOFError, KeyboardInterrupt):
-            print()
-            return
-        if line in ("/quit", "/exit"):
-            return
-        if line and not typed:
-            print(f"> {line}", flush=True)
-        if line:
-            yield line

@@ -52,7 +52,16 @@ def dev(
 
     quiet()
     agents = list(load_agents(specs))
-    stack = Stack(specs, data=data, port=port, ui_port=ui_port, ui=ui, gateway_port=gateway_port, say=_say)
+    stack = Stack(
+        specs,
+        data=data,
+        names=agents,
+        port=port,
+        ui_port=ui_port,
+        ui=ui,
+        gateway_port=gateway_port,
+        say=_say,
+    )
     asyncio.run(_run(stack, agents, data))
 
 

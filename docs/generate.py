@@ -23,12 +23,13 @@ _WIDTH = 92
 _CLI_HEAD = """\
 # The command line
 
-What `perdure --help` and its like print. This page is generated; `perdure sessions …`,
-`chat` and `db` find a running `perdure dev` by its folder (`--data`, or `.perdure` here),
-and settings that are given as `PERDURE_*` variables or in `.env` go before what they find
-there ([settings](production.md#settings)).
+What `perdure --help` and its like print. This page is generated. All commands but `serve` and
+`demo` find a running `perdure dev` by its folder (`--data`, or `.perdure` here; `worker` only
+where it is named), and settings that are given as `PERDURE_*` variables or in `.env` go before
+what they find there ([settings](production.md#settings)).
 
-An error is one line on stderr and exit code 1; `PERDURE_LOG_LEVEL=DEBUG` adds the traceback.
+An error is one line on stderr and exit code 1; `PERDURE_LOG_LEVEL=DEBUG` adds the traceback. A
+command that is not called as its help says is told so, with exit code 2.
 """
 
 

@@ -15,9 +15,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from perdure.errors import InvalidOption
 from perdure.settings import Settings
 
-__all__ = ["DevFile", "read", "settings_in", "write"]
+__all__ = ["DevFile", "read", "served_by", "settings_in", "write"]
 
 _NAME = "dev.json"
+_WHERE = ("temporal_address", "temporal_namespace", "task_queue")
 
 
 class DevFile(BaseModel):
@@ -32,6 +33,8 @@ class DevFile(BaseModel):
     """Of the Gemini stand-in; None where Gemini itself is used."""
     settings: dict[str, Any] = {}
     """The settings that lead to it, by their names in :class:`perdure.settings.Settings`."""
+    serves: tuple[str, ...] = ()
+    """The names of the agents that its worker serves; none: not known."""
 
 
 def write(data: Path, file: DevFile) -> None:
@@ -67,3 +70,12 @@ def settings_in(data: Path, base: Settings) -> Settings:
         name: tuple(value) if isinstance(value, list) else value for name, value in file.settings.items()
     }
     return base.model_copy(update={name: found[name] for name in found.keys() - base.model_fields_set})
+
+
+def served_by(data: Path, settings: Settings) -> tuple[str, ...]:
+    """The names of the agents of this folder's ``perdure dev``; none where the settings lead elsewhere."""
+    file = read(data)
+    if file is None:
+        return ()
+    here = {name: file.settings[name] for name in _WHERE if name in file.settings}
+    return file.serves if here.items() <= settings.model_dump(include=set(_WHERE)).items() else ()

@@ -53,6 +53,7 @@ class Stack:
 
     Args:
         agents: module paths or files that define agents.
+        names: what these agents are called, for who looks it up in dev.json.
         data: the folder; made if missing.
         port: Temporal's port; None means the one of the last run, else 7233, else any free one; 0 means
             the one of the last run, else any free one.
@@ -70,6 +71,7 @@ class Stack:
         agents: Sequence[str],
         *,
         data: Path,
+        names: Sequence[str] = (),
         port: int | None = None,
         ui_port: int | None = None,
         ui: bool = True,
@@ -79,7 +81,7 @@ class Stack:
         say: Callable[[str], None] = print,
     ) -> None:
         self.data = data.absolute()
-        self._agents = tuple(agents)
+        self._agents, self._names = tuple(agents), tuple(names)
         self._port, self._ui_port, self._ui = port, ui_port, ui
         self._gateway_port = gateway_port
         self._claims = Claims()
@@ -201,6 +203,7 @@ class Stack:
                 gateway_port=gateway_port,
                 model_port=self.model_port,
                 settings={name: getattr(self.settings, name) for name in found},
+                serves=self._names,
             ),
         )
 

@@ -1,9 +1,10 @@
 """A friend who remembers what you said in other conversations.
 
     perdure dev examples.memory
-    perdure chat friend                    # "My cat is called Mia", then /end
-    perdure chat friend                    # another day: "What is my cat called?"
-    perdure memory search friend/$USER cat
+    perdure chat friend                    # "My cat is called Mia"
+    perdure sessions end friend/user/chat  # puts what was said into the memory
+    perdure chat friend --session later    # "Search your memory: what is my cat called?"
+    perdure memory search friend/user cat
 
 See docs/memory.md.
 """

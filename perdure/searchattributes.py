@@ -8,5 +8,6 @@ APP = "PerdureApp"
 USER = "PerdureUser"
 STATUS = "PerdureStatus"
 
-STATUSES = ("open", "error", "ended")
-"""``error``: the last turn failed and the session goes on; ``ended``: closed by ``end``."""
+STATUSES = ("open", "waiting", "error", "ended")
+"""``waiting``: for a person or the world; ``error``: the last turn failed and the session goes on;
+``ended``: closed by ``end``."""

@@ -30,7 +30,7 @@ class Settings(BaseSettings):
     temporal_namespace: str = "default"
     """The Temporal namespace that sessions live in."""
     temporal_api_key: SecretStr | None = None
-    """The API key for Temporal Cloud; it needs ``temporal_tls``."""
+    """The API key for Temporal Cloud; it needs ``PERDURE_TEMPORAL_TLS``."""
     temporal_tls: bool = False
     """Whether Temporal is spoken to over TLS."""
     codec_keys: SecretStr | None = None
@@ -105,7 +105,8 @@ class Settings(BaseSettings):
     gateway_upload_limit: int = Field(default=5_000_000_000, ge=1)
     """Bytes of an upload."""
     jwt_secret: SecretStr | None = None
-    """The secret that JWTs are signed with, of 32 characters or more; or ``jwt_jwks_url``."""
+    """The secret that JWTs are signed with, of 32 characters or more; or
+    ``PERDURE_JWT_JWKS_URL``."""
     jwt_jwks_url: str | None = None
     """Where the keys are published that JWTs are signed with."""
     jwt_issuer: str | None = None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,15 +14,19 @@ import pytest_asyncio
 from temporalio.client import RPCTimeoutOrCancelledError
 from temporalio.service import RPCError, RPCStatusCode
 
-from cli import conversation
+from cli import conversation, main
 from cli.conversation import Chat
 from cli.keyboard import Keyboard
+from embedded import devfile
 from gateway.runner import Answer
 from perdure.errors import InvocationNotFound
 from perdure.testing import call, say
 from perdure.types import JsonObject, SessionKey
 from tests.integration.agents import gate
 from tests.integration.harness import World, until
+from tests.integration.test_cli_waiting import Here, here
+
+__all__ = ["here"]
 
 ADD_ONE = "Increment 'visits' counter by 1 and show its value"
 
@@ -283,3 +289,43 @@ async def test_the_keyboard_is_listened_to_while_a_turn_runs(
         os.close(typed)
         os.close(terminal)
     assert answers(capsys.readouterr().out)[-2:] == ["  > And this.", "both"]
+
+
+async def piped(here: Here, monkeypatch: pytest.MonkeyPatch, key: SessionKey, said: str) -> int:
+    """Run ``perdure chat`` with lines that come through a pipe; its exit code."""
+    session = ("--user", key.user_id, "--session", key.session_id)
+    monkeypatch.chdir(here.data)
+    monkeypatch.setattr(sys, "argv", ["perdure", "chat", key.app, *session, "--data", str(here.data)])
+    monkeypatch.setattr(sys, "stdin", io.StringIO(said))
+    return await asyncio.to_thread(main.run)
+
+
+async def test_a_pipe_tells_by_its_exit_code_whether_something_failed(
+    here: Here, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = here.world.key("clerk")
+    assert await piped(here, monkeypatch, key, "Hi.\n/state\n") == 0
+    lines = capsys.readouterr().out.splitlines()
+    [answer] = [line for line in lines if line.startswith("I am a stand-in")]
+    assert lines.index("> Hi.") < lines.index(answer) < lines.index("> /state")
+    assert await piped(here, monkeypatch, key, "/redo\n/state\n") == 1
+    assert "InvocationNotFound: nothing was rewound" in capsys.readouterr().out
+    here.world.gemini.fail(400, "no such thing", contains="Fail.", times=10)
+    assert await piped(here, monkeypatch, key, "Fail.\n/state\n") == 1
+    assert "no such thing" in capsys.readouterr().out
+
+
+async def test_an_agent_that_is_not_served_is_told_before_anything_is_said(
+    here: Here, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = devfile.read(here.data)
+    assert file is not None
+    devfile.write(here.data, file.model_copy(update={"serves": ("clerk", "counter")}))
+    assert await piped(here, monkeypatch, here.world.key("clerk"), "") == 0
+    assert "serves no agent" not in capsys.readouterr().out
+    assert await piped(here, monkeypatch, here.world.key("typo"), "Hi.\n") == 1
+    _, told, *said = capsys.readouterr().out.splitlines()
+    assert told == (
+        "perdure dev serves no agent named 'typo', so what you say will be refused; there are: clerk, counter"
+    )
+    assert any(line.startswith("UnknownAgent: no agent named 'typo' is served here") for line in said)

@@ -128,6 +128,17 @@ def test_settings_survive_the_environment_of_another_process(
     assert settings() == given
 
 
+def test_the_agents_are_known_to_who_is_led_there(tmp_path: Path) -> None:
+    assert devfile.served_by(tmp_path, settings()) == ()
+    stack = Stack(["examples.counter"], data=tmp_path, names=["counter"], port=0, settings=settings())
+    stack._plan()
+    stack._claims.release()
+    here = devfile.settings_in(tmp_path, settings())
+    assert devfile.served_by(tmp_path, here) == ("counter",)
+    elsewhere = here.model_copy(update={"temporal_address": "temporal.example:7233"})
+    assert devfile.served_by(tmp_path, elsewhere) == ()
+
+
 def test_a_dev_file_of_another_version_may_have_more(tmp_path: Path) -> None:
     (tmp_path / "dev.json").write_text('{"temporal_port": 1, "from_the_future": true}')
     assert devfile.read(tmp_path) == DevFile(temporal_port=1)
