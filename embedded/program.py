@@ -28,7 +28,7 @@ class Program:
         *,
         pid_file: Path,
         ready: Callable[[int], Awaitable[str | None]],
-        within: float = 30,
+        within: float = 60,
         grace: float = 10,
     ) -> None:
         self._process = process

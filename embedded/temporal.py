@@ -33,7 +33,7 @@ _DYNAMIC_CONFIG: Mapping[str, object] = {
     # Ten by default; the eleventh waits 14 seconds inside the client before it is refused.
     "history.maxInFlightUpdates": 50,
 }
-_READY_WITHIN = 30.0
+_READY_WITHIN = 60.0
 
 
 def find_temporal(setting: str | None = None) -> str:
@@ -121,7 +121,7 @@ class TemporalServer:
 
         Raises:
             MissingProgram: the ``temporal`` program is not installed.
-            DidNotStart: it ended, or did not answer within 30 seconds.
+            DidNotStart: it ended, or did not answer within 60 seconds.
         """
         self.data.mkdir(parents=True, exist_ok=True)
         await asyncio.to_thread(end_leftover, self._pid_file)

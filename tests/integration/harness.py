@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowHandle
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
@@ -23,9 +24,10 @@ from perdure.settings import Settings
 from perdure.testing import StandIn
 from perdure.types import Event, Session, SessionKey
 from storage.sessions import SessionStore
+from tests.integration.patience import PATIENCE, Patient
 from worker import build_worker
 
-__all__ = ["World", "open_world", "until"]
+__all__ = ["PATIENCE", "World", "open_world", "until"]
 
 T = TypeVar("T")
 
@@ -56,6 +58,16 @@ class World:
     def handle(self, key: SessionKey) -> WorkflowHandle[object, object]:
         """The session's workflow."""
         return self.client.get_workflow_handle(key.workflow_id)
+
+    async def cost(self, key: SessionKey) -> int:
+        """How many events its history has, but for those of workflow tasks.
+
+        Also one that refuses an update, and leaves nothing else, is noted where the worker stood still so
+        long that it was given to it once more.
+        """
+        events = (await self.handle(key).fetch_history()).events
+        kinds = (EventType.Name(event.event_type) for event in events)
+        return sum(not kind.startswith("EVENT_TYPE_WORKFLOW_TASK_") for kind in kinds)
 
     async def log(self, key: SessionKey) -> list[Event]:
         """The whole log."""
@@ -98,7 +110,7 @@ async def open_world(
     settings = (settings or Settings(_env_file=None)).model_copy(
         update={"task_queue": queue or f"test-{uuid.uuid4().hex[:8]}", "graceful_shutdown": 1.0}
     )
-    client = await Client.connect(address, data_converter=converter(settings))
+    client = await Client.connect(address, data_converter=converter(settings), interceptors=[Patient()])
     async with StandIn() as gemini:
         model = Gemini(base_url=gemini.url)
         servers = McpServers()
@@ -120,7 +132,7 @@ async def open_world(
             await model.close()
 
 
-async def until(look: Callable[[], Awaitable[T]], *, within: float = 30) -> T:
+async def until(look: Callable[[], Awaitable[T]], *, within: float = PATIENCE) -> T:
     """What ``look`` finds, once it finds something; a test that waits longer has failed."""
     async with asyncio.timeout(within):
         while True:

@@ -20,7 +20,7 @@ from perdure.errors import InvocationNotFound
 from perdure.testing import call, say
 from perdure.types import JsonObject, SessionKey
 from tests.integration.agents import gate
-from tests.integration.harness import World, until
+from tests.integration.harness import PATIENCE, World, until
 
 ADD_ONE = "Increment 'visits' counter by 1 and show its value"
 
@@ -150,7 +150,7 @@ async def held(world: World, chat: Chat, *then: JsonObject) -> asyncio.Task[None
     """A turn that runs."""
     world.gemini.script(call("wait_at_gate", label="first"), *then)
     turn = asyncio.create_task(chat.say("first"))
-    await asyncio.wait_for(gate.entered.wait(), 20)
+    await gate.held()
     return turn
 
 
@@ -260,7 +260,7 @@ async def test_a_line_is_heard_when_it_is_whole() -> None:
         with keyboard.listening(hear):
             for some in (b"gr\xc3", b"\xbc\xc3\x9f", b"e\n\n  /join this \nbeg"):
                 os.write(typed, some)
-            await asyncio.wait_for(two.wait(), 20)
+            await asyncio.wait_for(two.wait(), PATIENCE)
         assert lines == ["gr\u00fc\u00dfe", "/join this"]
     finally:
         os.close(typed)
