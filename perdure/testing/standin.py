@@ -20,7 +20,7 @@ from perdure.testing.service import ModelService
 
 __all__ = ["StandIn"]
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds that a wait takes at most, unless told otherwise."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from perdure import Agent, Limits, ToolContext, tool
+from tests.integration.patience import PATIENCE
 
 __all__ = ["AGENTS", "Gate", "gate"]
 
@@ -16,6 +17,10 @@ class Gate:
         self.entered = asyncio.Event()
         self.open = asyncio.Event()
         self.calls: list[str] = []
+
+    async def held(self) -> None:
+        """Until a tool waits here."""
+        await asyncio.wait_for(self.entered.wait(), PATIENCE)
 
     def reset(self) -> None:
         """As new."""

@@ -12,10 +12,11 @@ import pytest_asyncio
 from embedded.postgres import PostgresServer
 from embedded.temporal import TemporalServer
 from examples import counter
+from gateway import closing
 from perdure import Agent
 from storage.sessions import SessionStore
 from tests.integration.agents import AGENTS
-from tests.integration.harness import World, open_world
+from tests.integration.harness import PATIENCE, World, open_world
 
 
 @pytest_asyncio.fixture(scope="session")
@@ -76,6 +77,12 @@ async def sqlite_world(
     """Perdure on SQLite, for what does not depend on the database."""
     async with open_world(temporal.address, sqlite_store, agents) as opened:
         yield opened
+
+
+@pytest.fixture
+def time_to_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a workflow whose session is deleted: it is not terminated because its worker stands still."""
+    monkeypatch.setattr(closing.close_workflow, "__kwdefaults__", {"within": PATIENCE})
 
 
 async def open_sqlite(folder: Path) -> SessionStore:

@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from temporalio.client import Client, WorkflowHandle
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import Client, RPCTimeoutOrCancelledError, WorkflowHandle
+from temporalio.service import RPCError
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
@@ -23,9 +25,10 @@ from perdure.settings import Settings
 from perdure.testing import StandIn
 from perdure.types import Event, Session, SessionKey
 from storage.sessions import SessionStore
+from tests.integration.patience import PATIENCE, Patient, PatientRunner, came_too_late
 from worker import build_worker
 
-__all__ = ["World", "open_world", "until"]
+__all__ = ["PATIENCE", "World", "open_world", "until"]
 
 T = TypeVar("T")
 
@@ -56,6 +59,16 @@ class World:
     def handle(self, key: SessionKey) -> WorkflowHandle[object, object]:
         """The session's workflow."""
         return self.client.get_workflow_handle(key.workflow_id)
+
+    async def cost(self, key: SessionKey) -> int:
+        """How many events its history has, but for those of workflow tasks.
+
+        Also one that refuses an update, and leaves nothing else, is noted where the worker stood still so
+        long that it was given to it once more.
+        """
+        events = (await self.handle(key).fetch_history()).events
+        kinds = (EventType.Name(event.event_type) for event in events)
+        return sum(not kind.startswith("EVENT_TYPE_WORKFLOW_TASK_") for kind in kinds)
 
     async def log(self, key: SessionKey) -> list[Event]:
         """The whole log."""
@@ -98,7 +111,7 @@ async def open_world(
     settings = (settings or Settings(_env_file=None)).model_copy(
         update={"task_queue": queue or f"test-{uuid.uuid4().hex[:8]}", "graceful_shutdown": 1.0}
     )
-    client = await Client.connect(address, data_converter=converter(settings))
+    client = await Client.connect(address, data_converter=converter(settings), interceptors=[Patient()])
     async with StandIn() as gemini:
         model = Gemini(base_url=gemini.url)
         servers = McpServers()
@@ -113,17 +126,21 @@ async def open_world(
         )
         try:
             async with worker:
-                runner = Runner(client, store, task_queue=settings.task_queue)
+                runner = PatientRunner(client, store, task_queue=settings.task_queue)
                 yield World(runner, store, gemini, client, worker, settings)
         finally:
             await servers.close()
             await model.close()
 
 
-async def until(look: Callable[[], Awaitable[T]], *, within: float = 30) -> T:
+async def until(look: Callable[[], Awaitable[T]], *, within: float = PATIENCE) -> T:
     """What ``look`` finds, once it finds something; a test that waits longer has failed."""
     async with asyncio.timeout(within):
         while True:
-            if found := await look():
-                return found
+            try:
+                if found := await look():
+                    return found
+            except (RPCError, RPCTimeoutOrCancelledError) as error:
+                if not came_too_late(error):
+                    raise
             await asyncio.sleep(0.02)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from examples import counter
 from perdure.types import Event, SessionKey
 from storage.turns import is_final
-from tests.integration.harness import World, until
+from tests.integration.harness import PATIENCE, World, until
 
 __all__ = ["AGENT", "KEY", "STORY", "Block", "Step", "play"]
 
@@ -225,7 +225,7 @@ async def play(
     await world.runner.delete(key)  # by whomever it was played before
     for number, (step, block) in enumerate(zip(story, blocks, strict=True)):
         await step.before(world)
-        said = await asyncio.wait_for(send(number, step), 60)
+        said = await asyncio.wait_for(send(number, step), PATIENCE)
         pieces = re.escape(_squeezed(block.prints)).split("…")
         assert re.search(".*".join(pieces), _squeezed(said)), f"{step.name} printed:\n{said}"
         await step.after(world)

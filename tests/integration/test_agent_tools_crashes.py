@@ -109,9 +109,10 @@ async def _dies_while_it_counts(stage: Stage, point: str, occurrence: int) -> No
     async with Scene(stage, app="delegating", point=point, occurrence=occurrence) as scene:
         for name in "ab":
             scene.gemini.slow(0, contains=_request(scene, name))
-            scene.gemini.hang(contains=_request(scene, name))
+            # Also where it is tried again before the workflow hears of the cancel.
+            scene.gemini.hang(contains=_request(scene, name), times=3)
         turn = _delegate(scene)
-        await scene.gemini.wait(lambda: len(scene.asked()) == 5, "both to have used their tool", STARTED_IN)
+        await scene.gemini.wait(lambda: len(scene.asked()) >= 5, "both to have used their tool", STARTED_IN)
         await scene.runner.cancel(scene.key)
         await scene.dies_and_starts_again()
         assert (await turn).status == "cancelled", (point, occurrence)
@@ -137,7 +138,7 @@ async def _killed_while_both_are_asked(stage: Stage) -> None:
         for name in "ab":
             scene.gemini.hang(contains=_request(scene, name))
         turn = _delegate(scene)
-        await scene.gemini.wait(lambda: len(scene.asked()) == 3, "both to be asked", STARTED_IN)
+        await scene.gemini.wait(lambda: len(scene.asked()) >= 3, "both to be asked", STARTED_IN)
         await scene.killed_and_started_again()
         assert (await turn).text == "Both are done."
         await _all_is_there_once(stage, scene)
@@ -148,7 +149,7 @@ async def _temporal_forgets_while_both_are_asked(stage: Stage) -> None:
         for name in "ab":
             scene.gemini.hang(contains=_request(scene, name))
         turn = _delegate(scene)
-        await scene.gemini.wait(lambda: len(scene.asked()) == 3, "both to be asked", STARTED_IN)
+        await scene.gemini.wait(lambda: len(scene.asked()) >= 3, "both to be asked", STARTED_IN)
         await scene.worker.kill()
         keys = [scene.key, *(child.key for child in await stage.store.children(scene.key))]
         for key in keys:

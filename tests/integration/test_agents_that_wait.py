@@ -26,7 +26,7 @@ from perdure.errors import CallNotFound
 from perdure.testing import call, say
 from perdure.types import JsonObject, Session, SessionKey
 from storage.sessions import SessionStore
-from tests.integration.harness import World, open_world, until
+from tests.integration.harness import PATIENCE, World, open_world, until
 
 RENEW_AT = 60
 """Events after which the server suggests to continue as new."""
@@ -306,7 +306,7 @@ async def test_what_an_agent_took_is_counted_after_the_turn_is_over_in_the_log(
 
     monkeypatch.setattr(SessionStore, "get", held)
     await world.runner.approve(child, RISKY)
-    await asyncio.wait_for(answering.wait(), 30)
+    await asyncio.wait_for(answering.wait(), PATIENCE)
     await world.handle(key).cancel()
     await asyncio.gather(closed(world, key), closed(world, child))
     events = (await world.handle(key).fetch_history()).events
@@ -375,6 +375,7 @@ async def test_one_whose_parent_is_gone_is_asked_again_when_it_has_ended(
     assert started.parent_execution.run_id == (await world.handle(key).describe()).run_id
 
 
+@pytest.mark.usefixtures("time_to_close")
 async def test_s22_a_delete_takes_with_it_what_waits(world: World) -> None:
     key = await parked(world, "o1", call("scout", request="look o2"))
     child = child_of(key, "scout", "m1:t1.0")

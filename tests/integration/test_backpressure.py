@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
+from functools import partial
 
 import pytest
 import pytest_asyncio
 from temporalio.service import RPCError, RPCStatusCode
 
 from embedded.temporal import TemporalServer
+from gateway.runner import Answer
 from perdure import Agent, Limits, tool
 from perdure.errors import Busy
 from perdure.settings import Settings
@@ -40,10 +42,13 @@ async def wait_in_crowd(label: str) -> str:
 
 
 TOKENS = 4_000
+SECONDS = 4
+"""Of a turn in a hurry. On a machine that stands still it may be over before it has begun to do anything."""
 
 BOUNDED = [
     Agent(name="thrifty", tools=[add], limits=Limits(tokens=TOKENS)),
-    Agent(name="hurried", tools=[wait_at_gate], limits=Limits(turn_timeout=4, model_timeout=60)),
+    Agent(name="hurried", tools=[wait_at_gate], limits=Limits(turn_timeout=SECONDS, model_timeout=60)),
+    Agent(name="punctual", tools=[wait_at_gate], limits=Limits(turn_timeout=3600)),
     Agent(name="brief", tools=[add], limits=Limits(steps=2)),
     Agent(name="crowded", tools=[wait_in_crowd, add]),
 ]
@@ -86,14 +91,25 @@ async def held(world: World, key: SessionKey, message_id: str) -> asyncio.Task[s
         return (await world.runner.ask(key, "hold", message_id=message_id)).status
 
     task = asyncio.create_task(ask())
-    await asyncio.wait_for(gate.entered.wait(), 20)
+    await gate.held()
     return task
 
 
 async def goes_on(world: World, key: SessionKey) -> None:
-    world.gemini.clear()
-    world.gemini.script(say("still here"))
-    assert (await world.runner.ask(key, "are you there?")).text == "still here"
+    """The session takes the next message; in a hurry there may not be time enough for its turn, either."""
+    for _ in range(5):
+        world.gemini.clear()
+        world.gemini.script(say("still here"))
+        answer = await world.runner.ask(key, "are you there?")
+        if key.app != "hurried" or not time_was_up(answer):
+            break
+    assert answer.text == "still here"
+
+
+def time_was_up(answer: Answer) -> bool:
+    """Whether that ended the turn."""
+    why = answer.failure
+    return why is not None and why.type == "LimitExceeded" and f"limit of {SECONDS} seconds" in why.message
 
 
 # The inbox.
@@ -110,11 +126,11 @@ async def test_an_update_too_many_is_refused_at_no_cost(sqlite_world: World) -> 
         return (await world.runner.status(key)).queued == ROOM
 
     await until(waiting)
-    before = (await world.handle(key).describe()).history_length
+    before = await world.cost(key)
     for _ in range(5):
         with pytest.raises(Busy, match="8 messages waiting"):
             await world.runner.ask(key, "one too many", message_id="late")
-    assert (await world.handle(key).describe()).history_length == before
+    assert await world.cost(key) == before
     again = asyncio.create_task(world.runner.ask(key, "number 1", message_id="m1"))
     gate.open.set()
     assert (await again).status == "answered", "one that waits already is not one more"
@@ -163,7 +179,7 @@ async def test_a_signal_too_many_is_noted_by_its_id_and_may_come_again(sqlite_wo
     async def runs() -> bool:
         return len(await said()) > 2 * TURNS_PER_RUN + 2 * over
 
-    await until(runs, within=120)
+    await until(runs, within=200)
     asked = await said()
     assert asked == ["first", *(f"m{n}" for n in range(len(asked) - 1))], "in order, none lost, none twice"
     assert (await world.runner.status(key)).refused == over, "carried into the next run"
@@ -243,15 +259,31 @@ async def test_a_turn_that_took_its_steps_ends_by_type(sqlite_world: World) -> N
     await goes_on(world, key)
 
 
+async def sits_in_its_tool(world: World) -> tuple[SessionKey, asyncio.Task[Answer]]:
+    """A session in whose turn m1 there was time enough to get to the tool."""
+    while True:
+        key = world.key("hurried")
+        world.gemini.clear()
+        world.gemini.script(call("wait_at_gate", label=key.session_id), say("went through"))
+        turn = asyncio.create_task(world.runner.ask(key, "hold", message_id="m1"))
+        await until(partial(_is_there_or_over, key, turn))
+        if key.session_id in gate.calls:
+            return key, turn
+        assert time_was_up(await turn)
+
+
+async def _is_there_or_over(key: SessionKey, turn: asyncio.Task[Answer]) -> bool:
+    return key.session_id in gate.calls or turn.done()
+
+
 async def test_a_turn_that_sits_in_a_tool_ends_when_its_time_is_up(world: World) -> None:
-    key = world.key("hurried")
-    turn = asyncio.create_task(held(world, key, "m1"))
-    assert await (await turn) == "failed"
+    key, turn = await sits_in_its_tool(world)
+    assert time_was_up(await turn)
     log = await world.log(key)
     assert [event.id for event in log] == ["m1:user", "m1:m1", "m1:end"]
     assert log[-1].error is not None
     assert log[-1].error["type"] == "LimitExceeded"
-    assert "limit of 4 seconds" in log[-1].error["message"]
+    assert f"limit of {SECONDS} seconds" in log[-1].error["message"]
     gate.open.set()  # what the tool still writes is refused
     status = await world.runner.status(key)
     assert (status.status, status.doing) == ("error", None)
@@ -282,15 +314,14 @@ async def test_a_model_that_asks_for_more_patience_than_the_turn_has(sqlite_worl
     key = world.key("hurried")
     world.gemini.fail(429, retry_after=3600)
     answer = await world.runner.ask(key, "hello")
-    assert answer.failure is not None
-    assert answer.failure.type == "LimitExceeded"
-    assert len(world.gemini.model_calls()) == 1
+    assert time_was_up(answer)
+    assert len(world.gemini.model_calls()) <= 1, "none where the time was up before"
     await goes_on(world, key)
 
 
 async def test_a_turn_in_time_leaves_nothing_behind_that_could_end_the_next(sqlite_world: World) -> None:
     world = sqlite_world
-    key = world.key("hurried")
+    key = world.key("punctual")
     gate.open.set()
     world.gemini.script(call("wait_at_gate", label="x"), say("in time"))
     assert (await world.runner.ask(key, "go")).text == "in time"
@@ -354,7 +385,7 @@ async def test_a_turn_of_hundreds_of_calls_holds_nobody_up(sqlite_world: World) 
     calls = [call("wait_in_crowd", label=str(n)) for n in range(many)]
     world.gemini.script([*calls, call("add", name="n")], say("all done"), contains="everything")
     turn = asyncio.create_task(world.runner.ask(busy, "do everything"))
-    await asyncio.wait_for(crowd.entered.wait(), 30)
+    await crowd.held()
     for n in range(3):
         world.gemini.script(call("add", name="n"), say("quick"), contains=f"quick {n}")
         answer = await world.runner.ask(world.key("tester"), f"quick {n}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,10 +12,8 @@ from bench import gateway
 
 
 def test_every_reader_gets_every_event(tmp_path: Path) -> None:
-    file = tmp_path / "numbers.json"
-    gateway.main(["--seconds", "3", "--sessions", "3", "--readers", "6", "--json", str(file)])
-    found = json.loads(file.read_text())
-    assert (found["sessions"], found["readers"], found["seconds"]) == (3, 6, 3.0)
+    found = measured(tmp_path / "numbers.json", 3.0)
+    assert (found["sessions"], found["readers"]) == (3, 6)
     for side in ("gateway", "bare"):
         assert found[side]["turns"] >= 2
         assert found[side]["p95_ms"] >= found[side]["p50_ms"] > 0
@@ -28,6 +27,19 @@ def test_every_reader_gets_every_event(tmp_path: Path) -> None:
     assert (found["streams"]["missed"], found["streams"]["twice"]) == (0, 0)
     assert found["memory_mb"]["after"]["gateway"] > 0
     assert len(found["load"]) == 2
+
+
+def measured(file: Path, seconds: float) -> dict[str, Any]:
+    """What it found, in as many seconds as it takes for two turns to end on a machine that stands still."""
+    try:
+        gateway.main(["--seconds", str(seconds), "--sessions", "3", "--readers", "6", "--json", str(file)])
+    except RuntimeError as error:
+        if "give it more seconds" not in str(error):
+            raise
+        return measured(file, 4 * seconds)
+    found: dict[str, Any] = json.loads(file.read_text())
+    assert found["seconds"] == seconds
+    return found
 
 
 @pytest.mark.parametrize("wrong", [["--seconds", "0.5"], ["--sessions", "0"], ["--readers", "-1"]])

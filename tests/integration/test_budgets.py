@@ -23,7 +23,7 @@ from perdure.types import Event, SessionKey, Spent
 from storage.sessions import SessionStore
 from storage.spending import spent_on
 from tests.integration.agents import add, gate, wait_at_gate
-from tests.integration.harness import World, open_world, until
+from tests.integration.harness import PATIENCE, World, open_world, until
 from worker import build_worker
 
 DEAR = {"gemini-dear": Price(input=10_000, output=20_000)}
@@ -175,7 +175,7 @@ async def test_a_message_does_not_join_a_step_that_is_not_to_be(world: World) ->
     key = world.key("short")
     world.gemini.script(call("wait_at_gate", label="m1"), say("and to you"))
     first = asyncio.create_task(world.runner.ask(key, "work", message_id="m1"))
-    await asyncio.wait_for(gate.entered.wait(), 20)
+    await gate.held()
     second = asyncio.create_task(world.runner.ask(key, "good day", message_id="m2", during="join"))
 
     async def arrived() -> bool:
@@ -213,7 +213,7 @@ async def test_what_a_cancelled_call_took_is_counted_as_far_as_the_server_had_sa
     key = world.key("free")
     world.gemini.hang(after=1)
     turn = asyncio.create_task(world.runner.ask(key, "word " * 50, message_id="m1"))
-    await asyncio.wait_for(streamed.wait(), 20)
+    await asyncio.wait_for(streamed.wait(), PATIENCE)
     if how == "cancel":
         await world.runner.cancel(key)
         assert (await turn).status == "cancelled"
@@ -245,7 +245,7 @@ async def test_an_answer_that_came_too_late_to_be_kept_was_paid_for(
     monkeypatch.setattr(world.store, "append", held)
     key = world.key("free")
     turn = asyncio.create_task(world.runner.ask(key, "word " * 50, message_id="m1"))
-    await asyncio.wait_for(answered.wait(), 20)
+    await asyncio.wait_for(answered.wait(), PATIENCE)
     await world.runner.cancel(key)
     assert (await turn).status == "cancelled"
     go_on.set()

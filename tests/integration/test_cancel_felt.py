@@ -16,10 +16,8 @@ from perdure import Agent, ToolContext, tool
 from perdure.testing import call, say
 from perdure.types import SessionKey
 from storage.sessions import SessionStore
-from tests.integration.harness import World, open_world, until
+from tests.integration.harness import PATIENCE, World, open_world, until
 from workflows.calls import HEARTBEAT
-
-PATIENCE = 30
 
 
 class Work:

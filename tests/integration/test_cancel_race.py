@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from perdure.types import Event, SessionKey
-from tests.integration.harness import World, until
+from tests.integration.harness import PATIENCE, World, until
 
 
 @pytest.mark.parametrize("last", ["m1", "m2", "end"])
@@ -31,7 +31,7 @@ async def test_s63_a_cancel_after_the_turn_had_its_end_is_told_what_the_log_says
     if last == "end":
         world.gemini.fail(400)
     asked = asyncio.create_task(world.runner.ask(key, text, message_id="m1"))
-    await asyncio.wait_for(committed.wait(), 30)
+    await asyncio.wait_for(committed.wait(), PATIENCE)
     await world.runner.cancel(key, "m1")
 
     async def cancelled() -> bool:

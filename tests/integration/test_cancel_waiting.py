@@ -55,7 +55,7 @@ async def test_a_cancel_that_reaches_the_worker_with_its_message_is_felt(
 async def held(world: World, key: SessionKey) -> asyncio.Task[Answer]:
     world.gemini.script(call("wait_at_gate", label="m1"), say("went through"), say("next"))
     turn = asyncio.create_task(world.runner.ask(key, "m1", message_id="m1"))
-    await asyncio.wait_for(gate.entered.wait(), 20)
+    await gate.held()
     return turn
 
 

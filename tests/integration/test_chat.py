@@ -23,7 +23,7 @@ from perdure.errors import InvocationNotFound
 from perdure.testing import call, say
 from perdure.types import JsonObject, SessionKey
 from tests.integration.agents import gate
-from tests.integration.harness import World, until
+from tests.integration.harness import PATIENCE, World, until
 from tests.integration.test_cli_waiting import Here, here
 
 __all__ = ["here"]
@@ -156,7 +156,7 @@ async def held(world: World, chat: Chat, *then: JsonObject) -> asyncio.Task[None
     """A turn that runs."""
     world.gemini.script(call("wait_at_gate", label="first"), *then)
     turn = asyncio.create_task(chat.say("first"))
-    await asyncio.wait_for(gate.entered.wait(), 20)
+    await gate.held()
     return turn
 
 
@@ -266,7 +266,7 @@ async def test_a_line_is_heard_when_it_is_whole() -> None:
         with keyboard.listening(hear):
             for some in (b"gr\xc3", b"\xbc\xc3\x9f", b"e\n\n  /join this \nbeg"):
                 os.write(typed, some)
-            await asyncio.wait_for(two.wait(), 20)
+            await asyncio.wait_for(two.wait(), PATIENCE)
         assert lines == ["gr\u00fc\u00dfe", "/join this"]
     finally:
         os.close(typed)

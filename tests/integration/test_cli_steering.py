@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 
 import pytest
@@ -26,7 +25,7 @@ async def test_a_message_is_sent_joins_and_interrupts(here: Here, perdure: Comma
     assert await perdure("send", str(key), "Hi.") == (0, "hello\n", "")
     sent = await perdure("send", str(key), "Work.", "--id", "m2", "--no-wait")
     assert sent == (0, f"sent to {key} as m2\n", "")
-    await asyncio.wait_for(gate.entered.wait(), 20)
+    await gate.held()
     await perdure("send", str(key), "And this.", "--id", "m3", "--during", "join", "--no-wait", "--json")
     gate.open.set()
     code, out, _ = await perdure("send", str(key), "And this.", "--id", "m3", "--json")

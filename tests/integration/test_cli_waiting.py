@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,12 @@ from cli import main
 from cli.conversation import Chat
 from embedded import devfile
 from embedded.temporal import TemporalServer
+from gateway import waiting_lists
 from perdure.errors import CallNotFound
 from perdure.testing import call, say
 from perdure.types import JsonObject, SessionKey
 from storage.sessions import SessionStore
-from tests.integration.harness import World, open_world, until
+from tests.integration.harness import PATIENCE, World, open_world, until
 from tests.integration.waiting_agents import WAITING_AGENTS, ran
 
 TRANSFER = call("transfer", to="ann", amount=5)
@@ -36,7 +38,11 @@ class Here:
 
 
 @pytest_asyncio.fixture
-async def here(temporal: TemporalServer, tmp_path: Path) -> AsyncIterator[Here]:
+async def here(
+    temporal: TemporalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Here]:
+    # What the workflow says, and not what the log has where its worker stands still.
+    monkeypatch.setattr(waiting_lists, "ASKED_FOR", timedelta(seconds=PATIENCE))
     urls = {
         "database_url": f"sqlite:///{tmp_path / 'perdure.db'}",
         "artifacts_url": f"file://{tmp_path / 'artifacts'}",
@@ -72,10 +78,12 @@ async def parked(world: World, *calls: JsonObject) -> SessionKey:
 
 
 async def listed(world: World, *keys: SessionKey) -> None:
-    """Temporal has found out that these sessions wait."""
+    """Temporal has found out that these sessions, each of a user of its own, wait."""
+    users = [key.user_id for key in keys]
 
     async def found() -> bool:
-        return {each.key async for each in world.runner.all_waiting()} >= set(keys)
+        waiting = [each.key for user in users async for each in world.runner.all_waiting(None, user)]
+        return set(waiting) == set(keys)
 
     await until(found)
 

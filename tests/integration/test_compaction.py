@@ -21,7 +21,7 @@ from activities.prompt import contents_of
 from activities.protocol import CompactTask
 from cli.sessions import compact_now
 from embedded.temporal import TemporalServer
-from perdure import Agent, Compaction, Limits
+from perdure import Agent, Compaction
 from perdure.errors import Busy, ModelRefused, SessionEnded, SessionNotFound
 from perdure.registry import Registry
 from perdure.testing import call, say
@@ -29,7 +29,7 @@ from perdure.testing.request import Request
 from perdure.types import Event, JsonObject, SessionKey
 from storage.sessions import SessionStore
 from tests.integration.agents import gate, wait_at_gate
-from tests.integration.harness import World, open_world, until
+from tests.integration.harness import PATIENCE, World, open_world, until
 
 SUMMARISER = Compaction(interval=1, model="gemini-other", prompt="Condense what was said, in rhyme.")
 AGENTS = [
@@ -38,7 +38,7 @@ AGENTS = [
     Agent(name="rhymes", compaction=SUMMARISER),
     Agent(name="tokens", instruction="Listen.", compaction=Compaction(tokens=1_000)),
     Agent(name="wordy", instruction="Listen. " * 1_000, compaction=Compaction(tokens=1_000)),
-    Agent(name="bare", instruction="Listen.", tools=[wait_at_gate], limits=Limits(model_timeout=20)),
+    Agent(name="bare", instruction="Listen.", tools=[wait_at_gate]),
 ]
 
 
@@ -269,7 +269,7 @@ async def test_s41_a_request_during_a_turn_covers_what_ended_before_it(world: Wo
     await say_all(world, key, "number 1")
     world.gemini.script(call("wait_at_gate", label="held"), say("went through"))
     running = asyncio.create_task(world.runner.ask(key, "hold"))
-    await asyncio.wait_for(gate.entered.wait(), 20)
+    await gate.held()
     assert await world.runner.compact(key) is not None
     [summary] = await summaries(world, key)
     assert summary.compaction == {"start": 1, "end": 2, "tail": 3}
@@ -408,7 +408,7 @@ async def test_a_workflow_that_is_cancelled_does_not_wait_for_a_summary(world: W
     with pytest.raises(Busy):
         await request
     with pytest.raises(WorkflowFailureError):
-        await asyncio.wait_for(world.handle(key).result(), 20)
+        await asyncio.wait_for(world.handle(key).result(), PATIENCE)
     assert not await summaries(world, key)
 
 

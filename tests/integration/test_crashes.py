@@ -28,7 +28,7 @@ from embedded.temporal import TemporalServer
 from gateway.runner import Answer
 from perdure.testing import StandIn
 from storage.sessions import SessionStore
-from tests.integration.crashes import Scene, Stage
+from tests.integration.crashes import STARTED_IN, Scene, Stage
 
 AT_ONCE = 14
 """Scenes at a time: enough to wait for heartbeats together, few enough for two cores."""
@@ -53,8 +53,9 @@ async def turn_is_exact(scene: Scene, *, models: int, tries: int) -> None:
     assert await scene.state() == {"n": 1}
     assert await scene.versions() == [1]
     assert (await scene.store.load_artifact(scene.key, "work.txt"))[1] == b"worked 1"
-    assert len(scene.asked()) == models, "model calls"
-    assert len(scene.tries()) == tries, "tries of the tool"
+    spare = await scene.spare()
+    assert models <= len(scene.asked()) <= models + spare, "model calls"
+    assert tries <= len(scene.tries()) <= tries + spare, "tries of the tool"
     assert len(set(scene.tries())) == 1, "all under one idempotency key"
     again = await scene.say("work", "m2")
     assert again.status == "answered"
@@ -115,7 +116,7 @@ def dies_in_a_compaction(*, summaries: int) -> Callable[[Scene], Awaitable[None]
 async def killed_during_the_summary(scene: Scene) -> None:
     scene.gemini.hang(kind="summarise", contains=scene.mark)
     assert (await scene.say("work", "m1")).status == "answered"
-    await scene.gemini.wait(lambda: len(scene.asked("summarise")) == 1, "the summariser to be asked", 60)
+    await scene.gemini.wait(lambda: bool(scene.asked("summarise")), "the summariser to be asked", STARTED_IN)
     await scene.killed_and_started_again()
     await compaction_is_exact(scene, 2)
 
@@ -124,11 +125,13 @@ async def compaction_is_exact(scene: Scene, summaries: int) -> None:
     """One summary, of the whole turn, after all of it; and the session goes on from it."""
     await scene.settled()
     assert await scene.ids() == [*TURN, "m1:compact"]
-    assert len(scene.asked("summarise")) == summaries
-    assert len(scene.asked()) == 2
+    spare = await scene.spare()
+    assert summaries <= len(scene.asked("summarise")) <= summaries + spare
+    asked = len(scene.asked())
+    assert 2 <= asked <= 2 + spare
     assert await scene.state() == {"n": 1}
     assert (await scene.say("work", "m2")).status == "answered"
-    first = scene.asked()[2]
+    first = scene.asked()[asked]
     assert len(first.contents) == 2, "one summary and the new message"
 
 
@@ -137,17 +140,23 @@ async def dies_while_a_result_is_put_away(scene: Scene) -> None:
     await scene.dies_and_starts_again()
     assert (await turn).status == "answered"
     assert await scene.ids() == TURN
-    assert (len(scene.asked()), len(scene.tries())) == (2, 2)
+    spare, tries = await scene.spare(), len(scene.tries())
+    assert 2 <= len(scene.asked()) <= 2 + spare
+    assert 2 <= tries <= 2 + spare
     [listed] = await scene.store.list_artifacts(scene.key)
     assert (listed.name, listed.version) == ("results/m1-1.0.txt", 1)
-    assert (await scene.store.load_artifact(scene.key, listed.name))[1] == b"try 2 " * 10_000
+    put_away = (await scene.store.load_artifact(scene.key, listed.name))[1].decode()
+    said = put_away[: len("try 2 ")]
+    assert put_away == said * 10_000, "of one try"
+    assert said in [f"try {n} " for n in range(2, tries + 1)], "that of the worker that died is not listed"
     event = await scene.store.event(scene.key, "m1:t1.0")
     assert event is not None
-    assert "try 2" in str(event.content)
+    assert said in str(event.content), "with the words of the same try"
 
 
 async def dies_in_a_rewind_of_the_running_turn(scene: Scene) -> None:
-    turn = scene.say("hold", "m1")
+    # If it takes long, the tool is tried again before the workflow hears of the rewind.
+    turn = scene.say("linger", "m1")
     await scene.tool_is_held()
     rewind = asyncio.create_task(scene.runner.rewind(scene.key, "m1", request_id="r1"))
     await scene.dies_and_starts_again()

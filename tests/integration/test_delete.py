@@ -32,6 +32,9 @@ def _fresh_gate() -> None:
     gate.reset()
 
 
+pytestmark = pytest.mark.usefixtures("time_to_close")
+
+
 async def rows(world: World, key: SessionKey) -> int:
     """How many rows the database has of the session, in all tables."""
 
@@ -74,7 +77,7 @@ async def held_turn(world: World, key: SessionKey, message_id: str) -> asyncio.T
     """A turn that is held in its tool."""
     world.gemini.script(call("wait_at_gate", label=message_id), say("went through"))
     task: asyncio.Task[object] = asyncio.create_task(world.runner.ask(key, "hold", message_id=message_id))
-    await asyncio.wait_for(gate.entered.wait(), 20)
+    await gate.held()
     return task
 
 

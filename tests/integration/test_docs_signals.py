@@ -19,7 +19,7 @@ from embedded.temporal import TemporalServer, find_temporal
 from perdure.types import SessionKey
 from storage.sessions import SessionStore
 from tests.integration import signals_story, waiting_story
-from tests.integration.harness import World, open_world
+from tests.integration.harness import PATIENCE, World, open_world
 from tests.integration.signals_story import Block, Step, play
 from tests.typescript.environment import Absent, compiled
 from workflows.session import AgentSession
@@ -132,10 +132,10 @@ async def test_from_typescript(temporal: TemporalServer, world: World, tmp_path:
         return await printed()
 
     try:
-        await asyncio.wait_for(printed(), 60)
+        await asyncio.wait_for(printed(), PATIENCE)
         await play(world, page.key, page.story, pieces, send)
         stdin.close()
-        assert await asyncio.wait_for(process.wait(), 60) == 0
+        assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
     finally:
         if process.returncode is None:
             process.kill()

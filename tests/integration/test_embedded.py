@@ -195,7 +195,7 @@ class TestProcess:
         async def says_its_child() -> str | None:
             return None if process.tail() else "it said nothing yet"
 
-        await process.until_ready(says_its_child, within=10)
+        await process.until_ready(says_its_child, within=60)
         child = psutil.Process(int(process.tail()))
         await process.stop(grace=0.1)
         assert process.returncode == -9

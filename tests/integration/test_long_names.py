@@ -30,7 +30,6 @@ async def either(
         yield world
 
 
-@pytest.mark.timeout(60)
 async def test_a_session_with_long_names_is_started_and_steered(either: World) -> None:
     short = either.key()
     key = SessionKey(
@@ -49,7 +48,6 @@ async def test_a_session_with_long_names_is_started_and_steered(either: World) -
     assert (await either.runner.end(key, request_id=f"f{EARTH * 60}")).ended_at is not None
 
 
-@pytest.mark.timeout(60)
 async def test_an_id_that_is_too_long_is_refused(either: World) -> None:
     key, long = either.key(), EARTH * 128
     assert (await either.runner.ask(key, "Add one.")).status == "answered"

@@ -9,14 +9,21 @@ import pytest
 import pytest_asyncio
 from temporalio.client import WorkflowExecutionStatus
 
+from activities import memory as memories
 from embedded.temporal import TemporalServer
 from examples import memory
 from perdure.errors import SessionNotFound
 from perdure.testing import call, say
 from perdure.types import SessionKey
 from storage.sessions import SessionStore
-from tests.integration.harness import World, open_world, until
+from tests.integration.harness import PATIENCE, World, open_world, until
 from tests.integration.memory_agents import MEMORY_AGENTS
+
+
+@pytest.fixture(autouse=True)
+def _time_to_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search is not done by words alone where this process stands still."""
+    monkeypatch.setattr(memories, "SEARCH_TIMEOUT", PATIENCE)
 
 
 @pytest_asyncio.fixture

@@ -16,7 +16,7 @@ from perdure.errors import EventConflict, InvalidMessage, InvocationNotFound, In
 from perdure.testing import call, say
 from perdure.types import During, Event, JsonObject, SessionKey
 from tests.integration.agents import gate
-from tests.integration.harness import World, until
+from tests.integration.harness import PATIENCE, World, until
 from tests.integration.waiting_agents import WAITING_AGENTS
 
 
@@ -39,7 +39,7 @@ async def held(world: World, key: SessionKey, *then: JsonObject) -> asyncio.Task
     """The turn m1, held in its tool."""
     world.gemini.script(call("wait_at_gate", label="m1"), *(then or [say("went through")]))
     task = asked(world, key, "m1")
-    await asyncio.wait_for(gate.entered.wait(), 20)
+    await gate.held()
     return task
 
 
@@ -92,7 +92,7 @@ async def test_what_joins_is_kept_out_of_the_next_turn_and_shown_meanwhile(sqlit
     gate.open.set()
     gate.entered.clear()
     gate.open = asyncio.Event()
-    await asyncio.wait_for(gate.entered.wait(), 20)
+    await gate.held()
     status = await world.runner.status(key)
     assert (status.joined, status.queued) == (sent, 0)
     gate.open.set()
@@ -161,7 +161,7 @@ async def test_an_id_that_was_used_does_not_join_and_is_told_so(sqlite_world: Wo
     gate.reset()
     world.gemini.script(call("wait_at_gate", label="m2"), say("two"))
     second = asked(world, key, "m2")
-    await asyncio.wait_for(gate.entered.wait(), 20)
+    await gate.held()
     again = asyncio.create_task(world.runner.ask(key, "zero", message_id="m0", during="join"))
     await queued(world, key)
     gate.open.set()
@@ -238,7 +238,7 @@ async def test_what_has_not_joined_yet_when_the_turn_is_cancelled_is_the_next_tu
     second = asked(world, key, "m2", during="join")
     await queued(world, key)
     gate.open.set()
-    await asyncio.wait_for(about_to.wait(), 20)
+    await asyncio.wait_for(about_to.wait(), PATIENCE)
     await world.runner.cancel(key)
     assert (await first).status == "cancelled"
     assert (await second).text == "went through"

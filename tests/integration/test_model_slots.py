@@ -11,7 +11,7 @@ from perdure.testing import call, say
 from perdure.types import SessionKey
 from storage.sessions import SessionStore
 from tests.integration.agents import AGENTS, add, gate, wait_at_gate
-from tests.integration.harness import World, open_world, until
+from tests.integration.harness import PATIENCE, World, open_world, until
 
 SUMMED = Agent(name="summed", compaction=Compaction(interval=1))
 PATIENT = Agent(name="patient", tools=[wait_at_gate, add])
@@ -31,9 +31,18 @@ async def test_no_more_calls_run_at_once_than_allowed_and_all_get_their_turn(
             peak = max(peak, len(world.gemini.in_flight))
             return len(world.gemini.requests) == 5 and not world.gemini.in_flight
 
-        watching = asyncio.create_task(world.gemini.wait(look, "all of them to be answered"))
-        world.gemini.slow(0.2, times=5)
-        answers = await asyncio.gather(*(world.runner.ask(key, "hello") for key in keys))
+        watching = asyncio.create_task(world.gemini.wait(look, "all of them to be answered", PATIENCE))
+        world.gemini.hang(times=2)
+        turns = [asyncio.create_task(world.runner.ask(key, "hello", message_id="m1")) for key in keys]
+
+        async def more_begun() -> bool:
+            return len(await begun(world, keys)) > 2 and len(world.gemini.in_flight) == 2
+
+        await until(more_begun)
+        assert len(world.gemini.requests) == 2, "the others wait"
+        world.gemini.slow(0.2, times=3)
+        world.gemini.release()
+        answers = await asyncio.gather(*turns)
         await watching
         assert {answer.status for answer in answers} == {"answered"}
         assert peak == 2
@@ -74,7 +83,7 @@ async def test_models_that_hang_hold_up_no_cancel_no_rewind_and_no_tool(
         assert (await world.runner.ask(past, "hello", message_id="m1")).status == "answered"
         world.gemini.script([call("wait_at_gate", label="calm"), call("add", name="n")], say("calm"))
         calm_turn = asyncio.create_task(world.runner.ask(calm, "hold", message_id="m1"))
-        await asyncio.wait_for(gate.entered.wait(), 20)
+        await gate.held()
         world.gemini.hang(contains="poison", times=40)
         poison = [world.key("patient") for _ in range(20)]
         turns = {
@@ -87,7 +96,7 @@ async def test_models_that_hang_hold_up_no_cancel_no_rewind_and_no_tool(
             return found if len(world.gemini.in_flight) == 2 and len(found) >= 4 else []
 
         first, *_, last = await until(as_many_as_may)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             gate.open.set()
 
             async def added() -> bool:
@@ -128,7 +137,7 @@ async def test_tools_that_hang_hold_up_no_other_turn(
             return all(answer is not None for answer in answers)
 
         await until(all_called)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             answer = await world.runner.ask(world.key("patient"), "hello")
             assert answer.status == "answered"
             await world.runner.cancel(poison[0])

@@ -1,0 +1,33 @@
+"""How often Temporal gave a session's activities to a worker once more: counts of model calls hang on that.
+
+A worker that dies is missed after ten seconds, and what it was at is tried again. So is what a worker was
+at that lives and has stood still for as long, as any may on a busy machine; that costs another model call
+or try of a tool, and is none of the errors that a test looks for.
+"""
+
+from __future__ import annotations
+
+from temporalio.api.enums.v1.workflow_pb2 import PENDING_ACTIVITY_STATE_STARTED
+from temporalio.client import Client
+
+__all__ = ["in_flight", "more_attempts"]
+
+
+async def in_flight(client: Client, workflow_id: str) -> int:
+    """How many activities are at work, as Temporal has it; if their worker has died, each is tried again."""
+    described = (await client.get_workflow_handle(workflow_id).describe()).raw_description
+    return sum(each.state == PENDING_ACTIVITY_STATE_STARTED for each in described.pending_activities)
+
+
+async def more_attempts(client: Client, workflow_id: str) -> int:
+    """How many attempts of the workflow's activities, in all its runs, were not the first."""
+    found = await client.get_workflow_handle(workflow_id).describe()
+    run_id = found.raw_description.workflow_execution_info.first_run_id
+    more = 0
+    while run_id:
+        handle = client.get_workflow_handle(workflow_id, run_id=run_id)
+        events = (await handle.fetch_history()).events
+        started = [event.activity_task_started_event_attributes for event in events]
+        more += sum(each.attempt - 1 for each in started if each.attempt)
+        run_id = events[-1].workflow_execution_continued_as_new_event_attributes.new_execution_run_id
+    return more
