@@ -50,6 +50,7 @@ from perdure import __version__, logs, searchattributes
 from perdure.agent import Agent
 from perdure.agenttool import AgentTool
 from perdure.errors import InvalidOption
+from perdure.leaving import end_with
 from perdure.registry import Registry, load_agents
 from perdure.settings import Settings
 from perdure.tool import Tool
@@ -327,5 +328,10 @@ def _leave_tools_behind() -> None:
         os._exit(0)
 
 
-if __name__ == "__main__":
+def _program() -> int:
     main(Settings())
+    return 0
+
+
+if __name__ == "__main__":
+    end_with(_program)

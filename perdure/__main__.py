@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from perdure.leaving import end_with
 from perdure.loading import loading
 
 __all__ = ["main"]
@@ -21,10 +22,14 @@ def main() -> None:
     package = Path(__file__).resolve().parent
     installed = package / "_runtime"
     sys.path.insert(0, str(installed if installed.is_dir() else package.parent))
+    end_with(_run)
+
+
+def _run() -> int:
     with loading():
         from cli.main import run
 
-    sys.exit(run())
+    return run()
 
 
 if __name__ == "__main__":
