@@ -16,7 +16,7 @@ import pytest
 
 from tests.acceptance.test_dev import PATIENCE, PERDURE, WORKER, Dev, environment
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 SESSION = "/apps/counter/users/ann/sessions/s1"
 ASKED = {"text": "Increment 'visits' counter by 1 and show its value"}

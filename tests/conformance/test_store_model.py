@@ -20,7 +20,7 @@ def test_s37_all_stores_together_make_ten_thousand_steps() -> None:
     assert sum(STEPS.values()) >= 10_000
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_s37_random_sessions_agree_with_the_model(backend_name: str, new_database: NewDatabase) -> None:
     """No coroutine, because hypothesis's machines are none: they drive a loop of their own."""
     loop = asyncio.new_event_loop()

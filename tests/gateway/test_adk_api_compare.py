@@ -20,7 +20,7 @@ from tests.gateway.adk_script import SCRIPT, Step, comparable
 from tests.gateway.adk_world import agent, open_ours, open_theirs
 from tests.integration.harness import open_world
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 
 @dataclass(frozen=True, kw_only=True)

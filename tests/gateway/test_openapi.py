@@ -118,7 +118,7 @@ def examples_of(schema: Any, parts: Any) -> list[Any]:
     return schema.get("examples", []) or kinds
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_schemathesis_finds_nothing(store: SessionStore, tmp_path: Path) -> None:
     """All its checks, against the running server. It makes up the same requests each time.
 

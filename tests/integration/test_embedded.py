@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -63,6 +64,7 @@ class TestTemporal:
         before = server.address, server.pid
         await server.kill()
         assert server.pid is None
+        assert not Claims().take(server.port), "nobody else gets it meanwhile"
         await server.start()
         assert server.address == before[0]
         assert server.pid != before[1]
@@ -232,6 +234,14 @@ class TestPorts:
         second.release()
         assert free_port(port, take=second.take) == port
         second.release()
+
+    def test_a_claim_that_is_given_back_leaves_nothing(self) -> None:
+        claims = Claims()
+        port = free_port(take=claims.take)
+        lock = Path(tempfile.gettempdir()) / f"perdure-port-{port}.lock"
+        assert lock.exists()
+        claims.release()
+        assert not lock.exists()
 
     def test_the_preferred_one_is_taken_if_it_is_free(self) -> None:
         port = free_port()
