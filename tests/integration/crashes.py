@@ -20,6 +20,7 @@ import sys
 import uuid
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,7 +41,7 @@ from storage.store import Store
 from tests.integration.attempts import in_flight, more_attempts
 from tests.integration.harness import until
 from tests.plain_http import trust_nobody
-from workflows import session
+from workflows import calls, session
 
 __all__ = [
     "AGENTS",
@@ -186,6 +187,8 @@ class ForkedWorker:
         log: the file that it writes to.
         turns_per_run: after how many turns a run continues as new, if not after the usual number.
         late: a write that it comes late with.
+        heartbeat: after how long without one an activity of its sessions is tried again, if not after ten
+            seconds.
     """
 
     def __init__(
@@ -195,11 +198,13 @@ class ForkedWorker:
         *,
         turns_per_run: int | None = None,
         late: Late | None = None,
+        heartbeat: timedelta | None = None,
     ) -> None:
         self._environment = dict(environment)
         self._log = log
         self._turns_per_run = turns_per_run
         self._late = late
+        self._heartbeat = heartbeat
         self._process: ForkServerProcess | None = None
 
     @property
@@ -214,7 +219,7 @@ class ForkedWorker:
         return self._process.pid
 
     def start(self) -> None:
-        args = (self._environment, str(self._log), self._turns_per_run, self._late)
+        args = (self._environment, str(self._log), self._turns_per_run, self._late, self._heartbeat)
         self._process = fork(target=_serve, args=args, daemon=True)
         self._process.start()
 
@@ -236,7 +241,13 @@ class ForkedWorker:
             await self.wait()
 
 
-def _serve(environment: Mapping[str, str], log: str, turns_per_run: int | None, late: Late | None) -> None:
+def _serve(
+    environment: Mapping[str, str],
+    log: str,
+    turns_per_run: int | None,
+    late: Late | None,
+    heartbeat: timedelta | None,
+) -> None:
     """In the forked process: be a worker."""
     become(environment, log)
     import worker
@@ -245,6 +256,8 @@ def _serve(environment: Mapping[str, str], log: str, turns_per_run: int | None, 
         late.arm()
     if turns_per_run is not None:
         session.TURNS_PER_RUN = turns_per_run
+    if heartbeat is not None:
+        calls.HEARTBEAT = heartbeat
     worker.main(Settings(_env_file=None))
 
 
