@@ -40,6 +40,7 @@ from storage.sessions import SessionStore
 from storage.store import Store
 from tests.integration.attempts import in_flight, more_attempts
 from tests.integration.harness import until
+from tests.integration.patience import PatientRunner
 from tests.plain_http import trust_nobody
 from workflows import calls, session
 
@@ -292,7 +293,7 @@ class Stage:
 
     def runner(self, task_queue: str) -> Runner:
         """Talks to sessions that workers of that queue serve."""
-        return Runner(self.client, self.store, task_queue=task_queue)
+        return PatientRunner(self.client, self.store, task_queue=task_queue)
 
     def settings(self, task_queue: str) -> Settings:
         """A worker's."""
@@ -331,7 +332,7 @@ class Scene:
         self.key = SessionKey(app=app, user_id="alice", session_id=self.mark)
         self.store = stage.store
         self.gemini = stage.gemini
-        self.runner = Runner(stage.client, stage.store, task_queue=self.mark)
+        self.runner = stage.runner(self.mark)
         self.log = stage.folder / f"{self.mark}.log"
         self.notes = stage.folder / f"{self.mark}.txt"
         environment = environment_of(stage.settings(self.mark))

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from temporalio.api.enums.v1 import EventType
-from temporalio.client import Client, WorkflowHandle
+from temporalio.client import Client, RPCTimeoutOrCancelledError, WorkflowHandle
+from temporalio.service import RPCError
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
@@ -24,7 +25,7 @@ from perdure.settings import Settings
 from perdure.testing import StandIn
 from perdure.types import Event, Session, SessionKey
 from storage.sessions import SessionStore
-from tests.integration.patience import PATIENCE, Patient
+from tests.integration.patience import PATIENCE, Patient, PatientRunner, came_too_late
 from worker import build_worker
 
 __all__ = ["PATIENCE", "World", "open_world", "until"]
@@ -125,7 +126,7 @@ async def open_world(
         )
         try:
             async with worker:
-                runner = Runner(client, store, task_queue=settings.task_queue)
+                runner = PatientRunner(client, store, task_queue=settings.task_queue)
                 yield World(runner, store, gemini, client, worker, settings)
         finally:
             await servers.close()
@@ -136,6 +137,10 @@ async def until(look: Callable[[], Awaitable[T]], *, within: float = PATIENCE) -
     """What ``look`` finds, once it finds something; a test that waits longer has failed."""
     async with asyncio.timeout(within):
         while True:
-            if found := await look():
-                return found
+            try:
+                if found := await look():
+                    return found
+            except (RPCError, RPCTimeoutOrCancelledError) as error:
+                if not came_too_late(error):
+                    raise
             await asyncio.sleep(0.02)

@@ -1,18 +1,22 @@
-"""Patience with a worker in the test's own process, which may stand still for many seconds on a busy machine.
+"""Patience with a machine so busy that this process, or a server, stands still for many seconds.
 
 To a session's workflow a worker is dead after ten seconds without a heartbeat, and what it was at is tried
 again: the model is asked twice, a tool that was held runs once more, and of two attempts either may be first.
-That is as it should be, and tests with workers in processes of their own are about it. Any other test would
-fail by it, by chance.
+That is as it should be, and tests with workers in processes of their own are about it. A test with a worker
+in its own process would fail by it, by chance. So it would if Temporal had not answered a call in time.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import temporalio.client
 import temporalio.worker
+from temporalio.client import RPCTimeoutOrCancelledError
+from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import (
     StartActivityInput,
     WorkflowInboundInterceptor,
@@ -21,12 +25,57 @@ from temporalio.worker import (
 )
 from temporalio.workflow import ActivityHandle
 
-__all__ = ["PATIENCE", "Patient"]
+from gateway.held_up import Work
+from gateway.runner import Runner, new_id
+from perdure.types import SessionKey
+from workflows.messages import Request
+from workflows.wait_messages import Settled
+
+__all__ = ["PATIENCE", "Patient", "PatientRunner", "came_too_late"]
+
+T = TypeVar("T")
 
 PATIENCE = 90.0
 """Seconds after which what a test waits for has not come, on a machine that stands still now and then."""
 HEARTBEAT = timedelta(seconds=30)
-"""Longer than that; and what was given to a worker that has just stopped is lost no longer than this."""
+"""For so long a worker may stand still. What was given to one that has just stopped is lost for no longer."""
+SENT = 5
+"""Times that a message is sent at most."""
+
+
+def came_too_late(error: Exception) -> bool:
+    """Whether Temporal, or the answer that a call waited for, took longer than the call was given."""
+    late = (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
+    return isinstance(error, RPCTimeoutOrCancelledError) or (
+        isinstance(error, RPCError) and error.status in late
+    )
+
+
+class PatientRunner(Runner):
+    """Sends again what was not answered in time, under its id, as whoever sends it is to do."""
+
+    async def _send(self, key: SessionKey, update: str, request: Request, answer: type[T]) -> T:
+        send = super()._send
+        return await _until_answered(lambda: send(key, update, request, answer))
+
+    async def _update(self, key: SessionKey, name: str, request: Any, request_id: str | None) -> Settled:
+        send, request_id = super()._update, request_id or new_id()
+        return await _until_answered(lambda: send(key, name, request, request_id))
+
+    async def status(self, key: SessionKey) -> Work:
+        status = super().status
+        return await _until_answered(lambda: status(key))
+
+
+async def _until_answered(send: Callable[[], Awaitable[T]]) -> T:
+    for _ in range(SENT - 1):
+        try:
+            return await send()
+        except (RPCError, RPCTimeoutOrCancelledError) as error:
+            current = asyncio.current_task()
+            if not came_too_late(error) or (current is not None and current.cancelling()):
+                raise
+    return await send()
 
 
 class Patient(temporalio.client.Interceptor, temporalio.worker.Interceptor):
