@@ -48,6 +48,19 @@ async def linger(path: str, context: ToolContext) -> None:
 
 
 @tool
+async def strive(path: str, context: ToolContext) -> dict[str, int]:
+    """Strive: do the same as work, but no later try ever comes to its end.
+
+    Args:
+        path: where to note this try.
+    """
+    if _note(path, context) > 1:
+        await asyncio.Event().wait()
+    n = _count(context)
+    return {"n": n, "version": await context.save_artifact("work.txt", f"worked {n}")}
+
+
+@tool
 def fill(path: str, context: ToolContext) -> str:
     """Fill: return more than a prompt holds.
 
@@ -104,7 +117,11 @@ def _count(context: ToolContext) -> int:
 helper = Agent(name="helper", instruction="Use your tools.", tools=[work])
 
 AGENTS = [
-    Agent(name="crasher", instruction="Use your tools.", tools=[work, hold, linger, fill, juggle, order]),
+    Agent(
+        name="crasher",
+        instruction="Use your tools.",
+        tools=[work, hold, linger, strive, fill, juggle, order],
+    ),
     Agent(name="summed", instruction="Use your tools.", tools=[work], compaction=Compaction(interval=1)),
     Agent(name="seldom", instruction="Answer.", compaction=Compaction(interval=100)),
     Agent(name="delegating", instruction="Use your tools.", tools=[helper]),

@@ -141,6 +141,8 @@ async def play_on(
     """From the death of the first worker on."""
     dying = asyncio.create_task(victim.wait())
     await asyncio.wait({dying, playing}, return_when=asyncio.FIRST_COMPLETED)
+    if playing.done():
+        playing.result()  # else what went wrong with it would not be told, but that nobody died
     # What comes last may come after the reply.
     assert await asyncio.wait_for(dying, STARTED_IN) == -9, "it did not die by SIGKILL"
     cut_off = await in_flight(stage.client, script.key.workflow_id)
@@ -167,7 +169,8 @@ async def play_on(
 def compare(scenario: Scenario, undisturbed: Played, disturbed: Played) -> None:
     """Everything is as if nobody had died."""
     for name, value in asdict(undisturbed.outcome).items():
-        assert getattr(disturbed.outcome, name) == value, name
+        found = getattr(disturbed.outcome, name)
+        assert found == value, f"{name}: {found} and not {value}"
     spare = disturbed.spare
     assert 0 <= disturbed.unpaid <= 1 + spare
     models, tries = undisturbed.models + disturbed.unpaid, undisturbed.tries + disturbed.more_tries

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -136,14 +137,14 @@ async def call_that_waits(script: Script) -> list[str]:
     text, key, call_id = f"order '{path}'", script.key, "m1:t1.0"
     told = [await script.ask(text, "m1")]
     asked = {"path": path, "remark": "x" * 40_000}
-    for settled in (
-        script.runner.approve(key, call_id, arguments=asked, by="boss", request_id="y1"),
-        script.ask(text, "m1"),
-        script.runner.tool_progress(key, call_id, "half", request_id="p1"),
-        script.runner.tool_result(key, call_id, {"delivered": True}, request_id="r1"),
-        script.ask(text, "m1"),
+    for settle in (
+        partial(script.runner.approve, key, call_id, arguments=asked, by="boss", request_id="y1"),
+        partial(script.ask, text, "m1"),
+        partial(script.runner.tool_progress, key, call_id, "half", request_id="p1"),
+        partial(script.runner.tool_result, key, call_id, {"delivered": True}, request_id="r1"),
+        partial(script.ask, text, "m1"),
     ):
-        told.append(str(await settled))
+        told.append(str(await settle()))
     return told
 
 
@@ -151,15 +152,15 @@ async def message_that_joins(script: Script) -> list[str]:
     """A turn, with state of its own, also one that is sent again; the turn waits for its result meanwhile."""
     order, more = f"order '{script.notes('tool')}'", f"hello from {script.mark}"
     told = [await script.ask(order, "m1")]
-    for settled in (
-        script.ask(more, "m2", during="join", state={"more": 1}),
-        script.runner.approve(script.key, "m1:t1.0", request_id="y1"),
-        script.ask(order, "m1"),
-        script.runner.tool_result(script.key, "m1:t1.0", "delivered", request_id="r1"),
-        script.ask(order, "m1"),
-        script.ask(more, "m2", state={"more": 1}),
+    for settle in (
+        partial(script.ask, more, "m2", during="join", state={"more": 1}),
+        partial(script.runner.approve, script.key, "m1:t1.0", request_id="y1"),
+        partial(script.ask, order, "m1"),
+        partial(script.runner.tool_result, script.key, "m1:t1.0", "delivered", request_id="r1"),
+        partial(script.ask, order, "m1"),
+        partial(script.ask, more, "m2", state={"more": 1}),
     ):
-        told.append(str(await settled))
+        told.append(str(await settle()))
     return told
 
 

@@ -20,6 +20,7 @@ import sys
 import uuid
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,8 +40,9 @@ from storage.sessions import SessionStore
 from storage.store import Store
 from tests.integration.attempts import in_flight, more_attempts
 from tests.integration.harness import until
+from tests.integration.patience import PatientRunner
 from tests.plain_http import trust_nobody
-from workflows import session
+from workflows import calls, session
 
 __all__ = [
     "AGENTS",
@@ -186,6 +188,8 @@ class ForkedWorker:
         log: the file that it writes to.
         turns_per_run: after how many turns a run continues as new, if not after the usual number.
         late: a write that it comes late with.
+        heartbeat: after how long without one an activity of its sessions is tried again, if not after ten
+            seconds.
     """
 
     def __init__(
@@ -195,11 +199,13 @@ class ForkedWorker:
         *,
         turns_per_run: int | None = None,
         late: Late | None = None,
+        heartbeat: timedelta | None = None,
     ) -> None:
         self._environment = dict(environment)
         self._log = log
         self._turns_per_run = turns_per_run
         self._late = late
+        self._heartbeat = heartbeat
         self._process: ForkServerProcess | None = None
 
     @property
@@ -214,7 +220,7 @@ class ForkedWorker:
         return self._process.pid
 
     def start(self) -> None:
-        args = (self._environment, str(self._log), self._turns_per_run, self._late)
+        args = (self._environment, str(self._log), self._turns_per_run, self._late, self._heartbeat)
         self._process = fork(target=_serve, args=args, daemon=True)
         self._process.start()
 
@@ -236,7 +242,13 @@ class ForkedWorker:
             await self.wait()
 
 
-def _serve(environment: Mapping[str, str], log: str, turns_per_run: int | None, late: Late | None) -> None:
+def _serve(
+    environment: Mapping[str, str],
+    log: str,
+    turns_per_run: int | None,
+    late: Late | None,
+    heartbeat: timedelta | None,
+) -> None:
     """In the forked process: be a worker."""
     become(environment, log)
     import worker
@@ -245,6 +257,8 @@ def _serve(environment: Mapping[str, str], log: str, turns_per_run: int | None, 
         late.arm()
     if turns_per_run is not None:
         session.TURNS_PER_RUN = turns_per_run
+    if heartbeat is not None:
+        calls.HEARTBEAT = heartbeat
     worker.main(Settings(_env_file=None))
 
 
@@ -279,7 +293,7 @@ class Stage:
 
     def runner(self, task_queue: str) -> Runner:
         """Talks to sessions that workers of that queue serve."""
-        return Runner(self.client, self.store, task_queue=task_queue)
+        return PatientRunner(self.client, self.store, task_queue=task_queue)
 
     def settings(self, task_queue: str) -> Settings:
         """A worker's."""
@@ -318,7 +332,7 @@ class Scene:
         self.key = SessionKey(app=app, user_id="alice", session_id=self.mark)
         self.store = stage.store
         self.gemini = stage.gemini
-        self.runner = Runner(stage.client, stage.store, task_queue=self.mark)
+        self.runner = stage.runner(self.mark)
         self.log = stage.folder / f"{self.mark}.log"
         self.notes = stage.folder / f"{self.mark}.txt"
         environment = environment_of(stage.settings(self.mark))

@@ -11,15 +11,13 @@ from perdure import Agent, Limits, ToolContext, tool
 from perdure.testing import Request, call, say
 from perdure.types import JsonObject, SessionKey
 from storage.sessions import SessionStore
-from tests.integration.harness import World, until
+from tests.integration.harness import PATIENCE, World, until
 
 __all__ = ["AGENTS", "APP", "HASTY", "PATIENCE", "Gate", "Talk", "gate"]
 
 APP = "outages"
 HASTY = "hasty"
 """An agent that waits for its model no longer than a second."""
-PATIENCE = 60.0
-"""Seconds after which what a test waits for has not come, on a busy machine."""
 
 _numbers = itertools.count(1)
 
@@ -79,6 +77,17 @@ async def keep(mark: str, context: ToolContext) -> int:
     return await context.save_artifact("kept.txt", f"kept {mark}")
 
 
+@tool(timeout=30)
+async def keep_briefly(mark: str, context: ToolContext) -> int:
+    """Save a file, or give up: an object store's client tries for minutes.
+
+    Args:
+        mark: what is in it.
+    """
+    gate.tries[mark].append(context.idempotency_key)
+    return await context.save_artifact("kept.txt", f"kept {mark}")
+
+
 @tool
 async def keep_later(mark: str, context: ToolContext) -> int:
     """Wait at the gate, and save a file.
@@ -105,16 +114,17 @@ AGENTS = [
     Agent(
         name=APP,
         instruction="Use your tools.",
-        tools=[hold, work, keep, keep_later, fill],
+        tools=[hold, work, keep, keep_briefly, keep_later, fill],
         limits=Limits(
-            model_timeout=30, model_attempts=3, tool_attempts=2, tool_timeout=30, result_chars=1_000
+            model_timeout=200, model_attempts=3, tool_attempts=2, tool_timeout=200, result_chars=1_000
         ),
     ),
     Agent(
         name=HASTY,
         instruction="Use your tools.",
         tools=[work],
-        # More tries than faults: on a busy machine a second is not always enough for a good answer.
+        # More tries than faults: on a busy machine a second is not always enough for a good answer. One that
+        # comes too late is lost, so no script is for this agent: see :meth:`Talk.work`.
         limits=Limits(model_timeout=1, model_attempts=20),
     ),
 ]
@@ -154,6 +164,10 @@ class Talk:
         """Send a message that makes the model call these tools."""
         self.script(message_id, *tools)
         return self.again(message_id)
+
+    def work(self, message_id: str) -> asyncio.Task[Answer]:
+        """Send a message that makes the model call ``work``, however often it is asked."""
+        return self.send(f"Work on '{self.mark}'.", message_id)
 
     def again(self, message_id: str) -> asyncio.Task[Answer]:
         """Send a message once more."""

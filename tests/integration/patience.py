@@ -25,6 +25,7 @@ from temporalio.worker import (
 )
 from temporalio.workflow import ActivityHandle
 
+from gateway.held_up import Work
 from gateway.runner import Runner, new_id
 from perdure.types import SessionKey
 from workflows.messages import Request
@@ -37,9 +38,7 @@ T = TypeVar("T")
 PATIENCE = 90.0
 """Seconds after which what a test waits for has not come, on a machine that stands still now and then."""
 HEARTBEAT = timedelta(seconds=30)
-"""Longer than that; and what was given to a worker that has just stopped is lost no longer than this."""
-
-
+"""For so long a worker may stand still. What was given to one that has just stopped is lost for no longer."""
 SENT = 5
 """Times that a message is sent at most."""
 
@@ -53,7 +52,7 @@ def came_too_late(error: Exception) -> bool:
 
 
 class PatientRunner(Runner):
-    """Sends again, under its id, what was not answered in time, as whoever sends it is to do."""
+    """Sends again what was not answered in time, under its id, as whoever sends it is to do."""
 
     async def _send(self, key: SessionKey, update: str, request: Request, answer: type[T]) -> T:
         send = super()._send
@@ -62,6 +61,10 @@ class PatientRunner(Runner):
     async def _update(self, key: SessionKey, name: str, request: Any, request_id: str | None) -> Settled:
         send, request_id = super()._update, request_id or new_id()
         return await _until_answered(lambda: send(key, name, request, request_id))
+
+    async def status(self, key: SessionKey) -> Work:
+        status = super().status
+        return await _until_answered(lambda: status(key))
 
 
 async def _until_answered(send: Callable[[], Awaitable[T]]) -> T:

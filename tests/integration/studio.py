@@ -17,9 +17,11 @@ from temporalio.worker import Worker
 from embedded.temporal import TemporalServer
 from perdure import Agent, Limits, Tool, ToolContext, tool
 
-__all__ = ["AGENT", "GPU", "Studio", "foreign", "go_on", "lingers", "ran_on"]
+__all__ = ["AGENT", "AGENTS", "GPU", "START", "Studio", "foreign", "go_on", "lingers", "ran_on"]
 
 GPU = "gpu"
+START = 15
+"""Seconds in which a call is begun that is to be lost afterwards: a worker may stand still meanwhile."""
 ran_on: list[str] = []
 """The task queues on which ``embed`` has run."""
 lingers, go_on = threading.Event(), threading.Event()
@@ -43,7 +45,7 @@ def linger(text: str, context: ToolContext) -> str:
     return text
 
 
-@tool(task_queue=GPU, start_timeout=1)
+@tool(task_queue=GPU, start_timeout=START)
 def linger_briefly(text: str) -> str:
     """The same; and nobody takes it over."""
     lingers.set()
@@ -69,9 +71,15 @@ def forsaken(text: str) -> str:
     raise AssertionError("it runs nowhere")
 
 
-@tool(task_queue="foreign", activity="render", retries=1, heartbeat_timeout=1, timeout=20)
+@tool(task_queue="foreign", activity="render", retries=1, heartbeat_timeout=60, timeout=120)
 def render(scene: str, width: int = 640) -> dict[str, Any]:
     """An activity of another worker."""
+    raise AssertionError("it runs elsewhere")
+
+
+@tool(task_queue="foreign", activity="render", retries=1, heartbeat_timeout=1)
+def render_watched(scene: str) -> dict[str, Any]:
+    """It is soon missed when it says nothing."""
     raise AssertionError("it runs elsewhere")
 
 
@@ -81,13 +89,13 @@ def render_briefly(scene: str) -> dict[str, Any]:
     raise AssertionError("it runs elsewhere")
 
 
-@tool(task_queue="foreign", activity="render", heartbeat_timeout=20)
+@tool(task_queue="foreign", activity="render", heartbeat_timeout=60)
 def render_once(scene: str) -> dict[str, Any]:
     """It is not run again when it has failed."""
     raise AssertionError("it runs elsewhere")
 
 
-@tool(task_queue="foreign", activity="render", heartbeat_timeout=20, start_timeout=1)
+@tool(task_queue="foreign", activity="render", heartbeat_timeout=60, start_timeout=START)
 def render_lost(scene: str) -> dict[str, Any]:
     """Nobody takes it over."""
     raise AssertionError("it runs elsewhere")
@@ -115,13 +123,16 @@ RENDER: list[Tool] = [
     render,
     render_briefly,
     render_dear,
-    render_fragile,
     render_lost,
     render_nowhere,
     render_once,
+    render_watched,
 ]
 TOOLS: list[Tool] = [embed, linger, linger_briefly, quit_early, neglected, forsaken, *RENDER]
 AGENT = Agent(name="painter", tools=TOOLS, limits=Limits(tool_attempts=2))
+# More lives than it needs: before it is killed, its worker may be taken for dead where it only stands still.
+SCULPTOR = Agent(name="sculptor", tools=[render_fragile], limits=Limits(tool_attempts=20))
+AGENTS = [AGENT, SCULPTOR]
 
 
 class Studio:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from temporalio.service import RPCError, RPCStatusCode
 
 from embedded.temporal import TemporalServer
 from examples import counter
@@ -37,7 +38,12 @@ async def test_a_request_does_not_wait_for_ever(
     nowhere = Runner(world.client, world.store, task_queue="a-queue-that-nobody-polls")
     with pytest.raises(TemporalUnavailable, match="no worker polls the task queue a-queue-that-nobody-polls"):
         await CALLS[call](nowhere, key)
-    await world.handle(key).terminate()
+    try:
+        await world.handle(key).terminate()
+    except RPCError as error:
+        # Who gives up takes back the call that would start it, and that may not have come so far.
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise
 
 
 async def test_a_session_whose_own_queue_nobody_serves(
@@ -57,6 +63,8 @@ async def test_a_session_whose_own_queue_nobody_serves(
 async def test_one_that_takes_long_is_waited_for_while_a_worker_is_there(
     sqlite_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A worker that has just been started may not have asked for work yet when it is first looked for.
+    await sqlite_world.runner.ask(sqlite_world.key(), "hello")
     monkeypatch.setattr(served, "LOOK_EVERY", 0.05)
     looked = asyncio.Semaphore(0)
     is_polled = served.is_polled

@@ -95,7 +95,7 @@ async def test_a_tool_that_cannot_save_is_told(world: World, proxy: Proxy, break
     await talk.goes_on("m0")
     breaks(proxy)
     try:
-        assert (await talk.ask("m1", "keep")).status == "answered"
+        assert (await talk.ask("m1", "keep_briefly")).status == "answered"
     finally:
         back(proxy)
     event = await world.store.event(talk.key, "m1:t1.0")

@@ -22,6 +22,7 @@ from perdure.settings import Settings
 from perdure.testing import StandIn, call, say
 from perdure.types import SessionKey
 from storage.sessions import SessionStore
+from tests.integration.attempts import more_attempts
 from tests.integration.crashes import ForkedWorker
 from tests.integration.harness import World, open_world, until
 from tests.integration.outages import AGENTS, PATIENCE, Talk
@@ -98,7 +99,8 @@ async def test_a_damaged_session_can_be_ended_and_deleted(world: World) -> None:
 
     async def under_way() -> bool:
         statuses = [await world.runner.status(talk.key) for talk in (ended, deleted)]
-        return all(status.invocation_id == "m4" for status in statuses)
+        # It may be over already: it is given up within seconds.
+        return all(status.invocation_id == "m4" or status.status == "error" for status in statuses)
 
     await until(under_way, within=PATIENCE)
     assert (await world.runner.end(ended.key)).ended_at is not None
@@ -189,8 +191,13 @@ async def ends_its_worker_each_time(temporal: TemporalServer, tmp_path: Path) ->
         event = await store.event(poison, "m1:t1.0")
         assert event is not None
         assert "The worker died in each of 2 tries" in str(event.content)
-        # A model call that was in flight when the worker died was asked for again.
-        assert talks + 2 <= len(gemini.model_calls()) <= talks + 2 + deaths
+        # A model call that was in flight when the worker died, or was taken for dead, was asked for again.
+        keys = [
+            poison,
+            *(SessionKey(app="calm", user_id="u", session_id=f"s{n}") for n in range(min(talks, 3))),
+        ]
+        more = sum([await more_attempts(runner.client, key.workflow_id) for key in keys])
+        assert talks + 2 <= len(gemini.model_calls()) <= talks + 2 + more
 
 
 async def test_a_tool_that_ends_its_worker_each_time(deadly: asyncio.Task[None]) -> None:

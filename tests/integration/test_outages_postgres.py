@@ -171,14 +171,14 @@ async def test_s59_a_backend_is_terminated_during_an_append(stage: Stage) -> Non
     talk = stage.talk()
     turn = talk.ask("m1", "hold")
     await talk.held()
-    waiting = """
-        SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = 'perdure'
+    terminated = """
+        SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity
+        WHERE wait_event_type = 'Lock' AND application_name = 'perdure' LIMIT 1
     """
     async with stage.sql() as keeper, keeper.transaction():
         await keeper.execute("LOCK TABLE events IN EXCLUSIVE MODE")
         talk.let_go()
-        pid = await until(lambda: keeper.fetchval(waiting), within=PATIENCE)
-        assert await keeper.fetchval("SELECT pg_terminate_backend($1, 5000)", pid)
+        assert await until(lambda: keeper.fetchval(terminated), within=PATIENCE)
     assert (await turn).status == "answered"
     await talk.exact("m1:1", models=2, tries=1, n=1)
 

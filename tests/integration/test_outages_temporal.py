@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from temporalio.client import WorkflowUpdateRPCTimeoutOrCancelledError
 from temporalio.service import RPCError
 
 from embedded.postgres import PostgresServer
 from embedded.temporal import TemporalServer
 from gateway.runner import Answer
-from perdure.errors import SessionNotFound
+from perdure.errors import SessionNotFound, TemporalUnavailable
 from storage.sessions import SessionStore
 from tests.integration.harness import World, open_world, until
 from tests.integration.outages import AGENTS, PATIENCE, Talk, gate
@@ -54,7 +55,7 @@ async def settled(talk: Talk, turn: asyncio.Task[Answer], message_id: str) -> An
     while True:
         try:
             return await turn
-        except (RPCError, SessionNotFound):
+        except (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError, TemporalUnavailable, SessionNotFound):
             await asyncio.sleep(0.1)
             turn = talk.again(message_id)
 
@@ -105,18 +106,18 @@ async def test_s60_temporal_loses_all_its_data(world: World, server: TemporalSer
     await until(queued)
     await lose_all(server)
     # A conversation that nothing of Temporal remembers goes on.
-    assert (await idle.ask("m2", "work")).status == "answered"
+    assert (await settled(idle, idle.ask("m2", "work"), "m2")).status == "answered"
     await idle.exact("m1:1", "m2:1", models=4, tries=2, n=2)
     assert (await world.store.get(idle.key)).epoch > epoch, "nothing left over from the old run can write"
-    # What was under way, or waited, goes on when it is sent again.
-    world.gemini.release()
+    # What was under way, or waited, goes on when it is sent again. The call of the model that was lost is
+    # given up by then; else its answer could be used up, and come too late to be written.
+    await world.gemini.wait(lambda: not asking.asked()[0].in_flight, "the lost call to be given up", PATIENCE)
     held.let_go()
     for talk, turn in turns.items():
         assert (await settled(talk, turn, "m1")).status == "answered"
     for message_id in ("m2", "m3"):
         assert (await held.again(message_id)).status == "answered"
-    await asking.exact("m1:1", models=len(asking.asked()), n=1)
-    assert 2 <= len(asking.asked()) <= 3, "no more than one call was paid for in vain"
+    await asking.exact("m1:1", models=3, n=1)  # one of them was paid for in vain
     await held.exact("m1:1", "m2:1", "m3:1", models=6, n=3)
     assert len(set(gate.tries[held.mark])) == 3, "one idempotency key a call"
 
@@ -128,7 +129,7 @@ async def test_s60_a_turn_that_was_lost_and_overtaken_is_over(world: World, serv
     await world.runner.message(talk.key, talk.says("m1"), message_id="m1")
     await talk.held()
     await lose_all(server)
-    await talk.goes_on("m2")
+    assert (await settled(talk, talk.ask("m2"), "m2")).text == f"answer {talk.says('m2')}"
     talk.let_go()
     again = await talk.again("m1")
     assert (again.status, again.failure) == ("cancelled", None)

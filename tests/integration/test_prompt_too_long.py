@@ -108,7 +108,7 @@ async def test_the_running_turn_stays_as_it_is(world: World) -> None:
     gate.reset()
     world.gemini.script(call("wait_at_gate", label="held"), say("went through"))
     turn = asyncio.create_task(world.runner.ask(key, "hold", message_id="m4"))
-    await asyncio.wait_for(gate.entered.wait(), 20)
+    await gate.held()
     world.gemini.fail(400, SAID, kind="generate")
     gate.open.set()
     assert (await turn).text == "went through"

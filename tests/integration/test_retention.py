@@ -110,7 +110,7 @@ async def test_s50_a_session_with_a_turn_under_way_stays(own_world: World) -> No
     gate.reset()
     world.gemini.script(call("wait_at_gate", label="held"), say("done"))
     await world.runner.message(key, "wait")
-    await gate.entered.wait()
+    await gate.held()
     await age(world, key, 90)
     done = await retention.run_now(world.client, world.settings.task_queue, days=30)
     assert done.deleted == 0

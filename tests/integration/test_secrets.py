@@ -46,7 +46,7 @@ from tests.histories.record import FOLDER, recorded
 from tests.integration.agents import AGENTS, gate
 from tests.integration.conftest import open_sqlite
 from tests.integration.crashes import ROOT
-from tests.integration.harness import World, open_world, until
+from tests.integration.harness import PATIENCE, World, open_world, until
 from workflows.retention import Retention
 from workflows.schedule import ScheduledMessage
 from workflows.session import AgentSession
@@ -125,7 +125,7 @@ async def all_that_happens(world: World, key: SessionKey) -> bytes:
         say("SECRET-answer"),
     )
     turn = asyncio.create_task(world.runner.ask(key, "MESSAGE-one", message_id="m1"))
-    await asyncio.wait_for(gate.entered.wait(), 30)
+    await gate.held()
     middle = await everything(world, key)
     gate.open.set()
     assert (await turn).text == "SECRET-answer"
@@ -313,7 +313,7 @@ async def codec_server(folder: Path, *keys: str) -> AsyncIterator[str]:
     try:
         yield await until(address)
     finally:
-        await process.stop()
+        await process.stop(grace=PATIENCE)
     assert process.returncode == 0, process.tail()
 
 
@@ -324,7 +324,7 @@ def post(address: str, path: str, body: bytes, headers: Mapping[str, str] | None
 def request(
     method: str, address: str, path: str, body: bytes, headers: Mapping[str, str] | None = None
 ) -> tuple[int, Any, dict[str, str]]:
-    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=30)
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=PATIENCE)
     try:
         connection.request(method, path, body, dict(headers or {}))
         response = connection.getresponse()

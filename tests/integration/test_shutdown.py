@@ -12,6 +12,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest_asyncio
@@ -28,6 +29,8 @@ from tests.integration.test_crashes import TURN, open_stage
 
 ENOUGH = {"PERDURE_GRACEFUL_SHUTDOWN": "60"}
 NONE = {"PERDURE_GRACEFUL_SHUTDOWN": "0.2"}
+HEARTBEAT = timedelta(seconds=20)
+"""Longer than a worker stands still on a busy machine: what is tried again was handed back, or is wrong."""
 
 IMPATIENT = """
 from perdure import Agent, Limits
@@ -62,7 +65,7 @@ class Deployed(Scene):
     def __init__(self, stage: Stage, *, settings: Mapping[str, str], app: str = "crasher") -> None:
         super().__init__(stage, app=app)
         self._environment = {**environment_of(stage.settings(self.mark)), **settings}
-        self.forked = self.worker = ForkedWorker(self._environment, self.log)
+        self.forked = self.worker = ForkedWorker(self._environment, self.log, heartbeat=HEARTBEAT)
 
     async def __aenter__(self) -> Deployed:
         await super().__aenter__()
@@ -84,14 +87,14 @@ class Deployed(Scene):
     async def beside(self) -> AsyncIterator[ForkedWorker]:
         """Another worker on the same task queue, which is up."""
         log = self.log.with_suffix(".beside.log")
-        other = ForkedWorker(self._environment, log)
+        other = ForkedWorker(self._environment, log, heartbeat=HEARTBEAT)
 
         async def ready() -> bool:
             return log.exists() and "worker ready" in log.read_text()
 
         other.start()
         try:
-            await until(ready, within=60)
+            await until(ready)
             yield other
         finally:
             await other.kill()

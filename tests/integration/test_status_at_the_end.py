@@ -31,7 +31,7 @@ async def a_running_turn(world: World) -> AsyncIterator[SessionKey]:
     key = world.key("tester")
     world.gemini.script(call("wait_at_gate", label="m1"), say("went through"))
     turn = asyncio.create_task(world.runner.ask(key, "hold", message_id="m1"))
-    await asyncio.wait_for(gate.entered.wait(), 20)
+    await gate.held()
     yield key
     gate.open.set()
     await asyncio.gather(turn, return_exceptions=True)

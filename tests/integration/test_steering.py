@@ -24,7 +24,7 @@ async def held_turn(world: World, key: object, message_id: str) -> asyncio.Task[
     task: asyncio.Task[object] = asyncio.create_task(
         world.runner.ask(key, "hold", message_id=message_id)  # type: ignore[arg-type]  # a SessionKey
     )
-    await asyncio.wait_for(gate.entered.wait(), 20)
+    await gate.held()
     return task
 
 

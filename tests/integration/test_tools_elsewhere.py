@@ -25,14 +25,14 @@ from perdure.testing import call, say
 from perdure.types import Event, Json
 from storage.sessions import SessionStore
 from tests.integration.harness import World, open_world, until
-from tests.integration.studio import AGENT, GPU, Studio, foreign, go_on, lingers, ran_on
+from tests.integration.studio import AGENT, AGENTS, GPU, START, Studio, foreign, go_on, lingers, ran_on
 from worker import build_worker
 from workflows.remote import RESULT_BYTES
 
 
 @pytest_asyncio.fixture(scope="module")
 async def world(temporal: TemporalServer, sqlite_store: SessionStore) -> AsyncIterator[World]:
-    async with open_world(temporal.address, sqlite_store, [AGENT]) as opened:
+    async with open_world(temporal.address, sqlite_store, AGENTS) as opened:
         yield opened
 
 
@@ -64,7 +64,7 @@ async def test_a_worker_of_ours_on_another_queue_runs_the_tool(world: World, gpu
     key = world.key("painter")
     world.gemini.script(call("embed", text="abc"), say("Done."))
     assert (await world.runner.ask(key, "Embed.")).text == "Done."
-    assert ran_on == [GPU]
+    assert set(ran_on) == {GPU}, "more than once, where its worker stood still so long that it was missed"
     session = await world.session(key)
     assert session.state["embedded"] == "abc"
     assert _responses(session.events) == [{"result": 3}]
@@ -172,7 +172,7 @@ async def test_a_worker_that_is_killed_in_a_call_leaves_one_response(
     world: World, temporal: TemporalServer
 ) -> None:
     """Its death is no failure of the tool: the call is made again, under the same key."""
-    key = world.key("painter")
+    key = world.key("sculptor")
     world.gemini.script(call("render_fragile", scene="dawn"), say("Here."))
     async with _killed_later(temporal, "hold") as first:
         asking = asyncio.create_task(world.runner.ask(key, "Render.", message_id="m1"))
@@ -191,7 +191,7 @@ async def test_one_that_takes_too_long_is_not_run_again(world: World, studio: St
 
 
 async def test_one_that_dies_each_time_is_given_up(world: World, studio: Studio) -> None:
-    told = await _told(world, call("render", scene="silent"))
+    told = await _told(world, call("render_watched", scene="silent"))
     assert told == {"error": "The worker died in each of 2 tries of this call."}
     assert len(studio.asked) == 2, "its retries are for errors of its own"
 
@@ -215,8 +215,7 @@ async def test_a_cancel_reaches_what_runs_there(world: World, studio: Studio) ->
     await studio.running.wait()
     await world.runner.cancel(key)
     assert (await asking).status == "cancelled"
-    async with asyncio.timeout(30):
-        await studio.cancelled.wait()
+    await studio.cancelled.wait()
     assert _responses(await world.log(key)) == []
     world.gemini.script(say("Gone."))
     await world.runner.rewind(key, "m1")
@@ -305,7 +304,7 @@ async def test_the_model_is_told_that_it_may_have_been_done(world: World, tempor
         await asyncio.to_thread(lingers.wait)
     go_on.set()
     assert (await asking).text == "Done."
-    lost = "Its worker was lost, and no other of the task queue {} began it within 1 seconds; {}"
+    lost = f"Its worker was lost, and no other of the task queue {{}} began it within {START} seconds; {{}}"
     unknown = "what it did is not known."
     told = sorted(response["error"] for response in _responses(await world.log(key)))
     assert told == [lost.format(queue, unknown) for queue in ("foreign", GPU)]

@@ -62,7 +62,7 @@ class Killed:
             found = [line for line in lines if line.startswith(("ponder", "hold"))]
             return found if len(found) >= count else []
 
-        return await until(there, within=90)
+        return await until(there)
 
     async def responses(self) -> list[object]:
         """What the model was told."""
@@ -101,13 +101,13 @@ async def test_s58_a_worker_killed_in_a_call_elsewhere(world: World, tmp_path: P
     assert [answer.text for answer in answers] == ["Done.", "Done."]
 
     assert await away.responses() == [{"result": 1}]
-    assert await away.noted(2) == [f"ponder {away.key}:m1:t1.0"] * 2
+    # Once more for each worker that stood still so long that it was taken for dead, too.
+    assert set(await away.noted(2)) == {f"ponder {away.key}:m1:t1.0"}
     assert (await world.session(away.key)).state == {"n": 1}
 
     assert await server.responses() == [{"result": "held tea"}]
     begun = [line.split() for line in await server.noted(2)]
-    assert len(begun) == 2
-    assert len({key for _, key, _ in begun}) == 1, "both under one idempotency key"
+    assert len({key for _, key, _ in begun}) == 1, "all under one idempotency key"
 
     async def gone() -> bool:
         return all(not psutil.pid_exists(int(pid)) for _, _, pid in begun)

@@ -80,7 +80,7 @@ async def test_an_activity_in_typescript(
         assert len(await _responses(world, key)) == 3
         events = (await world.handle(key).fetch_history()).events
         begun = [event.activity_task_scheduled_event_attributes.activity_type.name for event in events]
-        assert begun.count("draw") == 4, "the one that stopped has handed it back"
+        assert begun.count("draw") >= 4, "the one that stopped was no more waited for"
 
 
 async def _is_drawn(world: World, key: SessionKey) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -18,13 +17,14 @@ import pytest_asyncio
 from activities import mcp_connection
 from activities.mcp_connection import Connection
 from activities.mcp_servers import McpServers
+from embedded.ports import Claims, free_port
 from embedded.temporal import TemporalServer
 from perdure import Agent, McpServer, ToolContext
 from perdure.errors import McpUnavailable
 from perdure.testing import call, say
 from storage.sessions import SessionStore
 from tests.gateway.harness import open_gateway, path_of
-from tests.integration.harness import World, open_world, until
+from tests.integration.harness import PATIENCE, World, open_world, until
 
 PROGRAM = str(Path(__file__).with_name("mcp_server.py"))
 
@@ -52,9 +52,8 @@ class HttpServer:
 
     def __init__(self, warehouse: Warehouse) -> None:
         self._environment = {**os.environ, "MCP_NOTES": str(warehouse.notes)}
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self._claims = Claims()
+        self.port = free_port(take=self._claims.take)
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -72,13 +71,18 @@ class HttpServer:
             await writer.wait_closed()
             return True
 
-        await until(answers, within=90)
+        await until(answers)
 
     async def kill(self) -> None:
         """Without a word."""
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(signal.SIGKILL)
             await self._process.wait()
+
+    async def stop(self) -> None:
+        """For good."""
+        await self.kill()
+        self._claims.release()
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +95,7 @@ async def http(warehouse: Warehouse) -> AsyncIterator[HttpServer]:
     server = HttpServer(warehouse)
     await server.start()
     yield server
-    await server.kill()
+    await server.stop()
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -191,7 +195,9 @@ async def test_a_server_that_went_away_meanwhile_is_found_again(world: World, ht
 
 async def test_a_server_that_went_away_unnoticed_is_asked_again(http: HttpServer) -> None:
     """What there is then, and what changes from then on. A call is held up meanwhile, and not refused."""
-    agent = Agent("both", tools=[McpServer.http(f"http://127.0.0.1:{http.port}/mcp", connect_timeout=10)])
+    agent = Agent(
+        "both", tools=[McpServer.http(f"http://127.0.0.1:{http.port}/mcp", connect_timeout=PATIENCE)]
+    )
     servers = McpServers()
     assert "weigh" not in {tool.name for tool in (await servers.equip(agent)).tools}
     await http.kill()

@@ -41,6 +41,7 @@ from storage.sessions import SessionStore
 from tests.histories.record import FOLDER, recorded
 from tests.integration.agents import AGENTS, gate
 from tests.integration.harness import RESTRICTIONS, until
+from tests.integration.patience import Patient
 from tests.integration.upgraded import PATCH, PatchedSession, UnpatchedSession
 from workflows.retention import Retention
 from workflows.schedule import ScheduledMessage
@@ -48,6 +49,8 @@ from workflows.session import AgentSession
 
 FILES = sorted(FOLDER.glob("**/*.json*"))
 DEPLOYMENT = "sessions"
+NOT_YET = (RPCStatusCode.NOT_FOUND, RPCStatusCode.FAILED_PRECONDITION, RPCStatusCode.DEADLINE_EXCEEDED)
+"""What the server says of a version whose worker has not polled yet, or where it is busy itself."""
 NONDETERMINISTIC = WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_NON_DETERMINISTIC_ERROR
 
 TURN = ["m1:user", "m1:m1", "m1:t1.0", "m1:m2"]
@@ -94,7 +97,7 @@ class Site:
         )
         gemini = Gemini(base_url=self.gemini.url)
         # A client of its own, as in a process of its own: two workers of one must differ in version.
-        client = await Client.connect(self.address, data_converter=data_converter)
+        client = await Client.connect(self.address, data_converter=data_converter, interceptors=[Patient()])
         with self.patch.context() as patched:
             patched.setattr(worker, "AgentSession", release.workflow)
             made = worker.build_worker(
@@ -126,9 +129,9 @@ class Site:
             try:
                 await self.client.workflow_service.set_worker_deployment_current_version(request)
             except RPCError as error:
-                if error.status not in (RPCStatusCode.NOT_FOUND, RPCStatusCode.FAILED_PRECONDITION):
+                if error.status not in NOT_YET:
                     raise
-                return False  # its worker has not polled yet
+                return False
             return True
 
         await until(known)
@@ -141,7 +144,7 @@ class Site:
             return (await self.runner.ask(key, "hold", message_id=message_id)).status
 
         task = asyncio.create_task(ask())
-        await asyncio.wait_for(gate.entered.wait(), 20)
+        await gate.held()
         return task
 
     async def history(self, key: SessionKey) -> list[HistoryEvent]:

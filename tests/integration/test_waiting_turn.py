@@ -14,7 +14,7 @@ from perdure import Agent
 from perdure.errors import AlreadySettled, CallNotFound, InvocationNotFound, SessionNotFound
 from perdure.testing import call, say
 from tests.integration.agents import gate
-from tests.integration.harness import World, until
+from tests.integration.harness import PATIENCE, World, until
 from tests.integration.waiting_agents import WAITING_AGENTS
 from tests.integration.waiting_turns import TRANSFER, made, parked
 
@@ -45,7 +45,7 @@ async def test_who_asked_before_the_turn_waited_is_told_so_too(sqlite_world: Wor
     key = world.key("clerk")
     world.gemini.script([TRANSFER, call("wait_at_gate", label="x")], say("done"), say("next done"))
     asked = asyncio.create_task(world.runner.ask(key, "go", message_id="m1"))
-    await asyncio.wait_for(gate.entered.wait(), 20)
+    await gate.held()
     behind = asyncio.create_task(world.runner.ask(key, "next", message_id="m2"))
 
     async def queued() -> bool:
@@ -110,7 +110,7 @@ async def test_an_end_that_is_queued_keeps_the_turn_from_parking(sqlite_world: W
     key = world.key("clerk")
     world.gemini.script(call("wait_at_gate", label="x"), TRANSFER)
     asked = asyncio.create_task(world.runner.ask(key, "go", message_id="m1"))
-    await asyncio.wait_for(gate.entered.wait(), 20)
+    await gate.held()
     ended = asyncio.create_task(world.runner.end(key))
 
     async def queued() -> bool:
@@ -195,11 +195,11 @@ async def test_who_asks_for_a_turn_that_is_being_ended_waits_for_its_end(
     key = world.key("clerk")
     world.gemini.script([TRANSFER, call("wait_at_gate", label="x")], say("done"))
     asked = asyncio.create_task(world.runner.ask(key, "go", message_id="m1"))
-    await asyncio.wait_for(gate.entered.wait(), 20)
+    await gate.held()
     before = "m1" if how == "rewind" else "nothing"
     steering = world.runner.cancel(key) if how == "cancel" else world.runner.rewind(key, before)
     steered = asyncio.create_task(steering)
-    await asyncio.wait_for(waiting.wait(), 20)
+    await asyncio.wait_for(waiting.wait(), PATIENCE)
     gate.open.set()
 
     async def parked() -> bool:

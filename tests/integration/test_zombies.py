@@ -111,6 +111,11 @@ async def work(haunted: Haunted) -> object:
     return await haunted.work("m1")
 
 
+async def strive(haunted: Haunted) -> object:
+    """The same, where the second worker may take the call over before it hears what comes meanwhile."""
+    return await haunted.script.ask(f"strive on '{haunted.script.notes('tool')}'", "m1")
+
+
 async def compact(haunted: Haunted) -> object:
     return await haunted.runner.compact(haunted.key, request_id="c1")
 
@@ -202,8 +207,8 @@ CASES = [
     MODEL(name="model, delete", meanwhile=a_delete, became=STALE),
     MODEL(name="model, successor", meanwhile=a_successor, became=STALE),
     TOOL(name="tool, the retry", meanwhile=the_retry_commits, became=LOST),
-    TOOL(name="tool, cancel", meanwhile=a_cancel, became=STALE),
-    TOOL(name="tool, rewind", meanwhile=a_rewind, became=STALE),
+    TOOL(name="tool, cancel", begin=strive, meanwhile=a_cancel, became=STALE),
+    TOOL(name="tool, rewind", begin=strive, meanwhile=a_rewind, became=STALE),
     TOOL(name="tool, successor", meanwhile=a_successor, became=STALE),
     FILE(name="artifact of a tool, the retry", meanwhile=the_retry_commits, became=LOST),
     FILE(name="artifact of a tool, delete", meanwhile=a_delete, became=STALE),

@@ -174,7 +174,7 @@ WAITING_AGENTS = [
         ],
     ),
     Agent(
-        name="hasty", tools=[transfer, wait_for_event, render, wait_at_gate], limits=Limits(turn_timeout=3.0)
+        name="hasty", tools=[transfer, wait_for_event, render, wait_at_gate], limits=Limits(turn_timeout=15.0)
     ),
     Agent(name="unhurried", tools=[transfer], limits=Limits(turn_timeout=300.0)),
     Agent(name="strict", tools=[transfer, wait_for_event, render], limits=Limits(waiting_timeout=0.3)),
