@@ -8,7 +8,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, cast, overload
 
 from perdure.checks import check_int, check_seconds, check_text
 from perdure.context import ToolContext
@@ -25,6 +25,25 @@ R = TypeVar("R")
 
 Confirm = bool | Callable[[dict[str, Any]], bool]
 OnTimeout = Literal["refuse", "approve", "fail"]
+
+
+class ToolOptions(TypedDict, total=False):
+    """The options of :func:`tool`, which says what each is."""
+
+    name: str | None
+    description: str | None
+    parallel: bool
+    timeout: float | None
+    retries: int
+    confirm: Confirm
+    confirm_timeout: float | None
+    on_timeout: OnTimeout
+    long_running: bool
+    result_timeout: float | None
+    task_queue: str | None
+    activity: str | None
+    start_timeout: float | None
+    heartbeat_timeout: float | None
 
 
 class Parameters(Protocol):
@@ -44,27 +63,11 @@ class Parameters(Protocol):
 
 
 class Tool:
-    """A function the model may call. Made by :func:`tool`; calling it calls the function.
+    """A function the model may call. Made by :func:`tool`, which says what the options are; calling it
+    calls the function.
 
     Args:
         function: sync or async; a bound method, a partial or a callable object will do.
-        name: what the model calls it; the function's own name where None.
-        description: what it does; the docstring's text where None.
-        parallel: let calls that take a :class:`ToolContext` run beside others of their step.
-        timeout: seconds one run may take; the agent's ``limits.tool_timeout`` where None.
-        retries: how many more times to run it after it raised; then the model sees the error.
-        confirm: a person must say yes before a call runs: always, or where a function of the arguments
-            (a dict by parameter name, checked, defaults filled in) says so. One that raises asks.
-        confirm_timeout: seconds the person has; the agent's ``limits.waiting_timeout`` where None.
-        on_timeout: what becomes of the call when they are over: ``refuse`` (the model is told),
-            ``approve`` (it runs) or ``fail`` (the turn ends in an error).
-        long_running: what the function returns is a ticket, and the call waits until its result
-            is sent as ``tool_result``; see ``ToolContext.task_token``.
-        result_timeout: seconds the result may take; the agent's ``limits.waiting_timeout`` where None.
-        task_queue: the task queue whose workers run it; the session's own where None.
-        activity: the activity of that name runs it there, with JSON in and out, instead of the function.
-        start_timeout: seconds until a worker of that queue begins; as long as it takes where None.
-        heartbeat_timeout: seconds without a heartbeat after which the activity's worker is dead.
 
     Raises:
         InvalidAgent: it cannot be declared; the message says why and how to mend it.
@@ -264,65 +267,15 @@ class FunctionTool(Tool, Generic[P, R]):
 
 
 @overload
-def tool(
-    function: Callable[P, R],
-    /,
-    *,
-    name: str | None = None,
-    description: str | None = None,
-    parallel: bool = False,
-    timeout: float | None = None,
-    retries: int = 0,
-    confirm: Confirm = False,
-    confirm_timeout: float | None = None,
-    on_timeout: OnTimeout = "refuse",
-    long_running: bool = False,
-    result_timeout: float | None = None,
-    task_queue: str | None = None,
-    activity: str | None = None,
-    start_timeout: float | None = None,
-    heartbeat_timeout: float | None = None,
-) -> FunctionTool[P, R]: ...
+def tool(function: Callable[P, R], /, **options: Unpack[ToolOptions]) -> FunctionTool[P, R]: ...
 
 
 @overload
-def tool(
-    *,
-    name: str | None = None,
-    description: str | None = None,
-    parallel: bool = False,
-    timeout: float | None = None,
-    retries: int = 0,
-    confirm: Confirm = False,
-    confirm_timeout: float | None = None,
-    on_timeout: OnTimeout = "refuse",
-    long_running: bool = False,
-    result_timeout: float | None = None,
-    task_queue: str | None = None,
-    activity: str | None = None,
-    start_timeout: float | None = None,
-    heartbeat_timeout: float | None = None,
-) -> Callable[[Callable[P, R]], FunctionTool[P, R]]: ...
+def tool(**options: Unpack[ToolOptions]) -> Callable[[Callable[P, R]], FunctionTool[P, R]]: ...
 
 
 def tool(
-    function: Callable[P, R] | None = None,
-    /,
-    *,
-    name: str | None = None,
-    description: str | None = None,
-    parallel: bool = False,
-    timeout: float | None = None,
-    retries: int = 0,
-    confirm: Confirm = False,
-    confirm_timeout: float | None = None,
-    on_timeout: OnTimeout = "refuse",
-    long_running: bool = False,
-    result_timeout: float | None = None,
-    task_queue: str | None = None,
-    activity: str | None = None,
-    start_timeout: float | None = None,
-    heartbeat_timeout: float | None = None,
+    function: Callable[P, R] | None = None, /, **options: Unpack[ToolOptions]
 ) -> FunctionTool[P, R] | Callable[[Callable[P, R]], FunctionTool[P, R]]:
     """Declare a function as a tool: ``@tool``, ``@tool(timeout=5)`` or ``tool(object.method)``.
 
@@ -359,22 +312,6 @@ def tool(
     """
 
     def declare(function: Callable[P, R]) -> FunctionTool[P, R]:
-        return FunctionTool(
-            function.function if isinstance(function, Tool) else function,
-            name=name,
-            description=description,
-            parallel=parallel,
-            timeout=timeout,
-            retries=retries,
-            confirm=confirm,
-            confirm_timeout=confirm_timeout,
-            on_timeout=on_timeout,
-            long_running=long_running,
-            result_timeout=result_timeout,
-            task_queue=task_queue,
-            activity=activity,
-            start_timeout=start_timeout,
-            heartbeat_timeout=heartbeat_timeout,
-        )
+        return FunctionTool(function.function if isinstance(function, Tool) else function, **options)
 
     return declare if function is None else declare(function)
