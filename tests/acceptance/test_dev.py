@@ -16,7 +16,7 @@ import pytest
 
 pytestmark = pytest.mark.timeout(900)
 
-PATIENCE = 90.0
+PATIENCE = 180.0
 
 
 class Dev:
