@@ -60,15 +60,16 @@ class World:
         """The session's workflow."""
         return self.client.get_workflow_handle(key.workflow_id)
 
-    async def cost(self, key: SessionKey) -> int:
-        """How many events its history has, but for those of workflow tasks.
-
-        Also one that refuses an update, and leaves nothing else, is noted where the worker stood still so
-        long that it was given to it once more.
-        """
+    async def history(self, key: SessionKey) -> list[str]:
+        """The events of the history, by the names of their types."""
         events = (await self.handle(key).fetch_history()).events
-        kinds = (EventType.Name(event.event_type) for event in events)
-        return sum(not kind.startswith("EVENT_TYPE_WORKFLOW_TASK_") for kind in kinds)
+        return [EventType.Name(event.event_type).removeprefix("EVENT_TYPE_") for event in events]
+
+    async def cost_nothing(self, key: SessionKey, before: Sequence[str]) -> bool:
+        """Whether the history is as it was, but for tasks whose time passed: the worker stood still."""
+        new = (await self.history(key))[len(before) :]
+        tasks = all(kind.startswith("WORKFLOW_TASK_") for kind in new)
+        return not new or (tasks and "WORKFLOW_TASK_TIMED_OUT" in new)
 
     async def log(self, key: SessionKey) -> list[Event]:
         """The whole log."""

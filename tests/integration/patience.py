@@ -41,14 +41,17 @@ HEARTBEAT = timedelta(seconds=30)
 """For so long a worker may stand still. What was given to one that has just stopped is lost for no longer."""
 SENT = 5
 """Times that a message is sent at most."""
+AGAIN_AFTER = 1.0
+"""Seconds between two of them."""
 
 
 def came_too_late(error: Exception) -> bool:
-    """Whether Temporal, or the answer that a call waited for, took longer than the call was given."""
-    late = (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
-    return isinstance(error, RPCTimeoutOrCancelledError) or (
-        isinstance(error, RPCError) and error.status in late
-    )
+    """Whether Temporal, or the worker that was to answer, took longer than a call was given."""
+    if isinstance(error, RPCError):
+        late = error.status in (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
+        # Where a worker has let the time for a task pass again and again, it lets no update in, and no query.
+        return late or "Workflow Task in failed state" in error.message
+    return isinstance(error, RPCTimeoutOrCancelledError)
 
 
 class PatientRunner(Runner):
@@ -75,6 +78,7 @@ async def _until_answered(send: Callable[[], Awaitable[T]]) -> T:
             current = asyncio.current_task()
             if not came_too_late(error) or (current is not None and current.cancelling()):
                 raise
+            await asyncio.sleep(AGAIN_AFTER)
     return await send()
 
 
