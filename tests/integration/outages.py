@@ -77,7 +77,7 @@ async def keep(mark: str, context: ToolContext) -> int:
     return await context.save_artifact("kept.txt", f"kept {mark}")
 
 
-@tool(timeout=30)
+@tool(timeout=20)
 async def keep_briefly(mark: str, context: ToolContext) -> int:
     """Save a file, or give up: an object store's client tries for minutes.
 
