@@ -125,6 +125,9 @@ async def open_world(
             workflow_runner=SandboxedWorkflowRunner(restrictions=RESTRICTIONS),
             servers=servers,
         )
+        # To the SDK a process that stands still for two seconds is a deadlock, and a query then would fail.
+        assert worker._workflow_worker is not None
+        worker._workflow_worker._deadlock_timeout_seconds = int(PATIENCE)
         try:
             async with worker:
                 runner = PatientRunner(client, store, task_queue=settings.task_queue)
