@@ -443,8 +443,10 @@ class Scene:
         return [line.split()[0] for line in self.notes.read_text().splitlines()]
 
     async def ids(self) -> list[str]:
-        """The whole log, by event ids."""
-        return [event.id for event in await self.store.log(self.key)]
+        """The log, by event ids, but for bills of answers that came too late: a worker stood still."""
+        late = await self.spare() > 0
+        ids = [event.id for event in await self.store.log(self.key)]
+        return [each for each in ids if not (late and ":spent" in each)]
 
     async def state(self) -> object:
         """The session's state."""
