@@ -45,7 +45,7 @@ class TestCreate:
         assert (made["id"], made["state"], made["metadata"]) == ("s 1", {"mood": "good"}, {"ticket": 7})
         path = f"/apps/counter/users/{made['userId']}/sessions/s%201/status"
         found = await gateway.http.get(path)
-        assert found.json() == {"session": made}
+        assert found.json() == {"session": made, "schedules": []}
 
     async def test_s12_an_id_that_is_taken_is_a_conflict(self, gateway: Gateway) -> None:
         made = await created(gateway, sessionId="s1")
