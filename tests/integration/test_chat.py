@@ -169,6 +169,19 @@ async def heard(world: World, chat: Chat, count: int = 1) -> None:
     await until(arrived)
 
 
+async def told(capsys: pytest.CaptureFixture[str], line: str) -> str:
+    """What is printed until a line is."""
+    said = ""
+
+    async def there() -> bool:
+        nonlocal said
+        said += capsys.readouterr().out
+        return line in said.splitlines()
+
+    await until(there)
+    return said
+
+
 def answers(said: str) -> list[str]:
     return [line for line in said.splitlines() if not line.startswith("  wait_at_gate")]
 
@@ -180,13 +193,12 @@ async def test_what_is_typed_while_a_turn_runs_is_said_behind_it(
     talking.meanwhile("second")
     await heard(sqlite_world, talking)
     talking.meanwhile("/state")
+    await told(capsys, "  no state")
     talking.meanwhile("/redo")
+    await told(capsys, "/redo is for when the turn has ended; /cancel ends it")
     gate.open.set()
     await turn
-    said = answers(capsys.readouterr().out)
-    assert said[-3:] == ["one", "> second", "two"]
-    assert "  no state" in said
-    assert "/redo is for when the turn has ended; /cancel ends it" in said
+    assert answers(capsys.readouterr().out)[-3:] == ["one", "> second", "two"]
 
 
 async def test_what_joins_and_what_interrupts(
@@ -239,14 +251,7 @@ async def test_one_that_is_refused_is_told_and_the_others_go_on(
 ) -> None:
     turn = await held(sqlite_world, talking, say("one"))
     talking.meanwhile("/join")
-    said = ""
-
-    async def refused() -> bool:
-        nonlocal said
-        said += capsys.readouterr().out
-        return "InvalidMessage" in said
-
-    await until(refused)
+    said = await told(capsys, "InvalidMessage: the message is empty")
     gate.open.set()
     await turn
     shown = answers(said + capsys.readouterr().out)
