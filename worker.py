@@ -26,7 +26,7 @@ from typing import Any
 from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymentConfig, WorkflowRunner
 
 from activities.asking import AskingActivities
@@ -49,7 +49,7 @@ from gateway.serving import beside_worker
 from perdure import __version__, logs, searchattributes
 from perdure.agent import Agent
 from perdure.agenttool import AgentTool
-from perdure.errors import InvalidOption
+from perdure.errors import InvalidOption, TemporalUnavailable
 from perdure.leaving import end_with
 from perdure.registry import Registry, load_agents
 from perdure.settings import Settings
@@ -67,6 +67,9 @@ TOOL_THREADS = "perdure-tool"
 
 OTHER_ACTIVITIES = 32
 """Slots that calls of models and tools cannot fill: for cancels, rewinds, ends and retention."""
+
+_PASSING = (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.RESOURCE_EXHAUSTED)
+"""What Temporal answers where it will answer otherwise in a while."""
 
 _log = logging.getLogger("perdure.worker")
 
@@ -293,11 +296,15 @@ async def _probe(
 
 async def _check_search_attributes(client: Client, settings: Settings) -> None:
     """A workflow task that sets an unknown search attribute fails for ever; better not to start."""
+    request = ListSearchAttributesRequest(namespace=settings.temporal_namespace)
     try:
-        known = await client.operator_service.list_search_attributes(
-            ListSearchAttributesRequest(namespace=settings.temporal_namespace)
-        )
+        known = await client.operator_service.list_search_attributes(request, retry=True)
     except RPCError as error:
+        if error.status in _PASSING:
+            raise TemporalUnavailable(
+                f"Temporal at {settings.temporal_address} does not say now which search attributes it has "
+                f"({error.message}); start the worker again"
+            ) from error
         # Temporal Cloud has no operator service; there they are set up in its console.
         _log.info("cannot list search attributes (%s); taking them as set up", error.status)
         return

@@ -77,7 +77,7 @@ def run() -> int:
     try:
         app()
     except SystemExit as left:  # how Typer ends every command
-        return left.code if isinstance(left.code, int) else 0
+        return left.code if isinstance(left.code, int) else int(left.code is not None)
     except PerdureError as error:
         return _fail(type(error).__name__, error)
     except ValidationError as error:

@@ -282,7 +282,7 @@ class PayloadDamaged(Unreadable):
 
 
 class Busy(PerdureError):
-    """The session's inbox is full. Nothing was accepted; send the same message again later."""
+    """The session cannot take it now: its inbox is full, or its run ends. Send the same again later."""
 
 
 class LimitExceeded(PerdureError):

@@ -187,7 +187,7 @@ def _loaded(name: str, spec: str, path: Path | None = None) -> ModuleType:
         raise InvalidAgent(f"agents {spec!r} needs a module that is not there: {error}") from error
     except InvalidAgent as error:
         raise InvalidAgent(f"agents {spec!r}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InvalidAgent(
             f"agents {spec!r} cannot be loaded: its module raised {type(error).__name__}: {error}"
         ) from error

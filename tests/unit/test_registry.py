@@ -201,6 +201,12 @@ def test_an_error_in_the_module_is_chained_and_the_spec_is_named(write: Write, s
         assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
+def test_a_module_that_ends_the_program_is_refused(write: Write) -> None:
+    write("leaving.py", "import sys\nsys.exit('no key')\n")
+    with pytest.raises(InvalidAgent, match=r"agents 'leaving' cannot be loaded.*SystemExit: no key"):
+        load_agents(["leaving"])
+
+
 def test_an_agent_declared_wrongly_is_named_with_its_spec(write: Write) -> None:
     write("wrong.py", "from perdure import Agent\nAgent('a b')\n")
     with pytest.raises(InvalidAgent, match="agents 'wrong': 'a b' cannot be the name"):
