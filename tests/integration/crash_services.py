@@ -16,7 +16,7 @@ from perdure.types import Event, SessionKey
 from storage.schema import artifacts, events, memories, memory_passages, memory_requests, sessions, state
 from storage.sessions import SessionStore
 from tests.integration.crash_scenarios import Script
-from tests.integration.crashes import STARTED_IN, Stage, become, fork, starting
+from tests.integration.crashes import Stage, become, end_of, fork, starting
 
 __all__ = ["OPERATIONS", "Undisturbed", "dies_at_every_point", "undisturbed"]
 
@@ -83,10 +83,10 @@ async def service(stage: Stage, name: str, environment: dict[str, str], key: Ses
     async with starting:
         process = fork(target=serve, args=args, daemon=True)
         process.start()
-        await asyncio.to_thread(process.join, STARTED_IN)
-    if process.exitcode not in (0, -9):
-        raise AssertionError(f"{name} ended with {process.exitcode}: {log.read_text()}")
-    return process.exitcode
+        code = await end_of(process)
+    if code not in (0, -9):
+        raise AssertionError(f"{name} ended with {code}: {log.read_text()}")
+    return code
 
 
 async def everything(store: SessionStore, user: str) -> str:

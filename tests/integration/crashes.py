@@ -52,6 +52,7 @@ __all__ = [
     "Stage",
     "WorkerProcess",
     "become",
+    "end_of",
     "fork",
     "starting",
 ]
@@ -226,20 +227,29 @@ class ForkedWorker:
 
     async def wait(self) -> int | None:
         assert self._process is not None, "started"
-        ended = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        loop.add_reader(self._process.sentinel, ended.set)
-        try:
-            await asyncio.wait_for(ended.wait(), STARTED_IN)
-        finally:
-            loop.remove_reader(self._process.sentinel)
-        self._process.join()
-        return self._process.exitcode
+        return await end_of(self._process)
 
     async def kill(self) -> None:
         if self._process is not None and self.running:
             self._process.kill()
             await self.wait()
+
+
+async def end_of(process: ForkServerProcess) -> int | None:
+    """Wait for a process's end; the exit code, negative: the signal that ended it.
+
+    Not in a thread: each start of another process looks for those that have ended, and how one did
+    can be read only once. Who comes second is told 255.
+    """
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(process.sentinel, ended.set)
+    try:
+        await asyncio.wait_for(ended.wait(), STARTED_IN)
+    finally:
+        loop.remove_reader(process.sentinel)
+    process.join()
+    return process.exitcode
 
 
 def _serve(
@@ -377,12 +387,14 @@ class Scene:
     async def dies_and_starts_again(self) -> None:
         """The worker dies at its crash point; a second one takes over."""
         assert await self.worker.wait() == -9, "it did not die by SIGKILL"
-        self._cut_off += await in_flight(self.runner.client, self.key.workflow_id)
-        await self.start()
+        await self._start_again()
 
     async def killed_and_started_again(self) -> None:
         """The worker is killed, now; a second one takes over."""
         await self.worker.kill()
+        await self._start_again()
+
+    async def _start_again(self) -> None:
         self._cut_off += await in_flight(self.runner.client, self.key.workflow_id)
         await self.start()
 
@@ -392,7 +404,7 @@ class Scene:
         A worker that stood still was taken for dead then, and each may have cost a model call or a try of
         a tool more.
         """
-        return max(await more_attempts(self.runner.client, self.key.workflow_id) - self._cut_off, 0)
+        return await more_attempts(self.runner.client, self.key.workflow_id, cut_off=self._cut_off)
 
     async def model_is_asked(self, count: int) -> None:
         """The model is being asked for the ``count``-th time, and hangs."""
