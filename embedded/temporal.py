@@ -145,8 +145,7 @@ class TemporalServer:
 
     async def stop(self) -> None:
         """End it in good order. Safe to call twice."""
-        if self._process is not None:
-            await self._process.stop()
+        await self._end()
         self._claims.release()
 
     async def kill(self) -> None:
@@ -160,9 +159,12 @@ class TemporalServer:
 
     async def restart(self) -> None:
         """Stop it if it runs and start it on the same folder and ports."""
+        await self._end()
+        await self.start()
+
+    async def _end(self) -> None:
         if self._process is not None:
             await self._process.stop()
-        await self.start()
 
     async def connect(self) -> Client:
         """A client of the namespace, as plain as ``Client.connect`` makes it."""

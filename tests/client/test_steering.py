@@ -27,7 +27,7 @@ async def held(client: Any, gateway: Gateway) -> tuple[SessionKey, Any, asyncio.
     session = client.session(key.app, key.user_id, key.session_id)
     gateway.world.gemini.script(call("wait_at_gate", label="m1"), say("both done"))
     turn = asyncio.create_task(session.ask("go", message_id="m1"))
-    await asyncio.wait_for(gate.entered.wait(), 120)
+    await gate.held()
     return key, session, turn
 
 

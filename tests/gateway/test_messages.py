@@ -87,7 +87,7 @@ async def test_one_that_takes_longer_than_it_is_waited_for_goes_on(sqlite_gatewa
         headers={"Prefer": "wait=0"},
     )
     assert taken.status_code == 202, taken.text
-    await asyncio.wait_for(gate.entered.wait(), 120)
+    await gate.held()
     gate.open.set()
     answer = await sqlite_gateway.http.post(path + "/messages", json={"text": "hold", "messageId": "m1"})
     assert answer.json()["status"] == "answered"
@@ -99,7 +99,7 @@ async def test_a_client_that_goes_away_does_not_cancel_the_turn(gateway: Gateway
     held(gateway, "gone")
     body = {"text": "hold", "messageId": "m1"}
     leaving = asyncio.create_task(gateway.http.post(path_of(key, "/messages"), json=body))
-    await asyncio.wait_for(gate.entered.wait(), 120)
+    await gate.held()
     leaving.cancel()
     await asyncio.wait([leaving])
     gate.open.set()
@@ -116,7 +116,7 @@ async def test_a_running_turn_is_cancelled(gateway: Gateway) -> None:
     held(gateway, "c")
     body = {"text": "hold", "messageId": "m1"}
     turn = asyncio.create_task(gateway.http.post(path_of(key, "/messages"), json=body))
-    await asyncio.wait_for(gate.entered.wait(), 120)
+    await gate.held()
     working = (await gateway.http.get(path_of(key, "/status"))).json()
     assert working["work"]["invocationId"] == "m1"
     cancelled = await gateway.http.post(path_of(key, "/cancel"), json={"invocationId": "m1"})

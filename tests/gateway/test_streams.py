@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from temporalio.api.enums.v1 import EventType
 
 from gateway import sse
 from perdure.testing import say
@@ -26,9 +25,8 @@ async def history(gateway: Gateway, key: SessionKey) -> list[str]:
 
     Without its tasks: how many there are is a matter of how quick the worker is.
     """
-    fetched = await gateway.world.handle(key).fetch_history()
-    found = [EventType.Name(item.event_type) for item in fetched.events]
-    return [name for name in found if not name.startswith("EVENT_TYPE_WORKFLOW_TASK_")]
+    found = await gateway.world.history(key)
+    return [name for name in found if not name.startswith("WORKFLOW_TASK_")]
 
 
 async def test_the_client_has_the_first_token_while_the_model_still_talks(gateway: Gateway) -> None:

@@ -19,8 +19,14 @@ async def in_flight(client: Client, workflow_id: str) -> int:
     return sum(each.state == PENDING_ACTIVITY_STATE_STARTED for each in described.pending_activities)
 
 
-async def more_attempts(client: Client, workflow_id: str) -> int:
-    """How many attempts of the workflow's activities, in all its runs, were not the first."""
+async def more_attempts(client: Client, workflow_id: str, *, cut_off: int = 0) -> int:
+    """How many attempts of the workflow's activities, in all its runs, were not the first.
+
+    Args:
+        client: of the namespace.
+        workflow_id: the workflow's.
+        cut_off: how many its worker's deaths have cost, as :func:`in_flight` had it; they do not count.
+    """
     found = await client.get_workflow_handle(workflow_id).describe()
     run_id = found.raw_description.workflow_execution_info.first_run_id
     more = 0
@@ -30,4 +36,4 @@ async def more_attempts(client: Client, workflow_id: str) -> int:
         started = [event.activity_task_started_event_attributes for event in events]
         more += sum(each.attempt - 1 for each in started if each.attempt)
         run_id = events[-1].workflow_execution_continued_as_new_event_attributes.new_execution_run_id
-    return more
+    return max(more - cut_off, 0)

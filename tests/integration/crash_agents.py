@@ -19,8 +19,7 @@ async def work(path: str, context: ToolContext) -> dict[str, int]:
         path: where to note this try.
     """
     _note(path, context)
-    n = _count(context)
-    return {"n": n, "version": await context.save_artifact("work.txt", f"worked {n}")}
+    return await _worked(context)
 
 
 @tool
@@ -56,8 +55,7 @@ async def strive(path: str, context: ToolContext) -> dict[str, int]:
     """
     if _note(path, context) > 1:
         await asyncio.Event().wait()
-    n = _count(context)
-    return {"n": n, "version": await context.save_artifact("work.txt", f"worked {n}")}
+    return await _worked(context)
 
 
 @tool
@@ -106,6 +104,11 @@ def _note(path: str, context: ToolContext) -> int:
         file.write(f"{context.idempotency_key} {context.attempt}\n")
         file.seek(0)
         return len(file.readlines())
+
+
+async def _worked(context: ToolContext) -> dict[str, int]:
+    n = _count(context)
+    return {"n": n, "version": await context.save_artifact("work.txt", f"worked {n}")}
 
 
 def _count(context: ToolContext) -> int:

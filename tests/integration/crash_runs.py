@@ -155,9 +155,8 @@ async def play_on(
     unpaid = script.asked() - await script.answered()
     async with successor(stage, script, scenario.turns_per_run):
         told = await playing
-    more = await more_attempts(stage.client, script.key.workflow_id)
     return Played(
-        spare=max(more - cut_off, 0),
+        spare=await more_attempts(stage.client, script.key.workflow_id, cut_off=cut_off),
         outcome=await outcome_of(script, told, own_ids=scenario.own_ids),
         models=script.asked(),
         points=[],

@@ -92,10 +92,9 @@ async def status_is(world: World, key: SessionKey, status: str) -> None:
 
 async def timers(world: World, key: SessionKey) -> int:
     """How many timers run, of a session whose turn may take only so long."""
-    events = (await world.handle(key).fetch_history()).events
-    kinds = [EventType.Name(event.event_type).removeprefix("EVENT_TYPE_TIMER_") for event in events]
-    assert "STARTED" in kinds
-    return kinds.count("STARTED") - kinds.count("CANCELED") - kinds.count("FIRED")
+    kinds = await world.history(key)
+    assert "TIMER_STARTED" in kinds
+    return kinds.count("TIMER_STARTED") - kinds.count("TIMER_CANCELED") - kinds.count("TIMER_FIRED")
 
 
 async def closed(world: World, key: SessionKey) -> WorkflowExecutionStatus | None:
