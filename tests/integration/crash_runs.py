@@ -54,6 +54,8 @@ class Played:
     """Attempts of activities beside the first ones, and those that the death has cost: a worker that lives
     stood still, and was taken for dead. Each may have cost a model call, a try of a tool, and a bill in the
     log, of an answer that nobody waited for any more."""
+    again: int = 0
+    """How often a client had sent again what was not answered in time."""
 
 
 @asynccontextmanager
@@ -122,6 +124,7 @@ async def play(stage: Stage, scenario: Scenario, at: tuple[str, int] | None) -> 
                     points=noted(notes),
                     tries=script.tries().total(),
                     spare=await more_attempts(stage.client, script.key.workflow_id),
+                    again=script.runner.again,
                 )
             return await play_on(stage, scenario, script, victim, playing)
         finally:
@@ -230,13 +233,13 @@ class Matrix:
         """The run in which nobody dies."""
         name = (database, scenario.name)
         if name not in self._undisturbed:
-            self._undisturbed[name] = asyncio.create_task(self._play_undisturbed(database, scenario))
+            self._undisturbed[name] = asyncio.create_task(self.played_anew(database, scenario))
         return await asyncio.shield(self._undisturbed[name])
 
-    async def _play_undisturbed(self, database: str, scenario: Scenario) -> Played:
-        """One whose worker stood still, and was taken for dead, was disturbed by that."""
+    async def played_anew(self, database: str, scenario: Scenario) -> Played:
+        """Another such run. One whose worker stood still, or whose answers came late, was disturbed."""
         played = await self._play(database, scenario, None)
-        while played.spare:
+        while played.spare or played.again:
             played = await self._play(database, scenario, None)
         return played
 

@@ -22,8 +22,9 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from perdure.errors import SessionEnded, SessionNotFound
-from perdure.types import Event, SessionKey
+from perdure.types import Event, Json, SessionKey
 from storage.schema import artifacts
+from tests.integration.attempts import at_rest
 from tests.integration.crashes import STARTED_IN, Stage
 from tests.integration.harness import until
 
@@ -57,6 +58,16 @@ class Script:
         """A turn: how it ended, and the answer."""
         answer = await self.runner.ask(self.key, text, message_id=message_id, **more)
         return f"answered at {answer.seq}: {answer.text}" if answer.status == "answered" else answer.status
+
+    async def delivered(self, call_id: str, result: Json) -> str:
+        """A call's result, and the end of the turn: who asks for that then finds it over, each time."""
+        settled = await self.runner.tool_result(self.key, call_id, result, request_id="r1")
+        await self.at_rest()
+        return str(settled)
+
+    async def at_rest(self) -> None:
+        """The session has nothing to do."""
+        await until(lambda: at_rest(self.runner.client, self.key.workflow_id), within=STARTED_IN)
 
     def notes(self, kind: str) -> str:
         """The path of a file in which a tool notes its tries."""
@@ -141,7 +152,7 @@ async def call_that_waits(script: Script) -> list[str]:
         partial(script.runner.approve, key, call_id, arguments=asked, by="boss", request_id="y1"),
         partial(script.ask, text, "m1"),
         partial(script.runner.tool_progress, key, call_id, "half", request_id="p1"),
-        partial(script.runner.tool_result, key, call_id, {"delivered": True}, request_id="r1"),
+        partial(script.delivered, call_id, {"delivered": True}),
         partial(script.ask, text, "m1"),
     ):
         told.append(str(await settle()))
@@ -156,7 +167,7 @@ async def message_that_joins(script: Script) -> list[str]:
         partial(script.ask, more, "m2", during="join", state={"more": 1}),
         partial(script.runner.approve, script.key, "m1:t1.0", request_id="y1"),
         partial(script.ask, order, "m1"),
-        partial(script.runner.tool_result, script.key, "m1:t1.0", "delivered", request_id="r1"),
+        partial(script.delivered, "m1:t1.0", "delivered"),
         partial(script.ask, order, "m1"),
         partial(script.ask, more, "m2", state={"more": 1}),
     ):
@@ -210,6 +221,7 @@ async def continue_as_new(script: Script) -> list[str]:
         return any(event.id == "m3:m1" for event in await script.log())
 
     await until(last_is_answered, within=STARTED_IN)
+    await script.at_rest()
     run = await script.runner.client.get_workflow_handle(script.key.workflow_id).describe()
     first = run.raw_description.workflow_execution_info.first_run_id
     return [f"continued: {run.run_id != first}"]

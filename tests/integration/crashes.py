@@ -31,7 +31,7 @@ from temporalio.worker import Worker
 
 from embedded.process import Process
 from embedded.stack import environment_of
-from gateway.runner import Answer, Runner
+from gateway.runner import Answer
 from perdure import crashpoints
 from perdure.settings import Settings
 from perdure.testing import Request, StandIn
@@ -301,7 +301,7 @@ class Stage:
     gemini: StandIn
     folder: Path
 
-    def runner(self, task_queue: str) -> Runner:
+    def runner(self, task_queue: str) -> PatientRunner:
         """Talks to sessions that workers of that queue serve."""
         return PatientRunner(self.client, self.store, task_queue=task_queue)
 

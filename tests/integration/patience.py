@@ -57,29 +57,32 @@ def came_too_late(error: Exception) -> bool:
 class PatientRunner(Runner):
     """Sends again what was not answered in time, under its id, as whoever sends it is to do."""
 
+    again = 0
+    """How often it had to."""
+
     async def _send(self, key: SessionKey, update: str, request: Request, answer: type[T]) -> T:
         send = super()._send
-        return await _until_answered(lambda: send(key, update, request, answer))
+        return await self._until_answered(lambda: send(key, update, request, answer))
 
     async def _update(self, key: SessionKey, name: str, request: Any, request_id: str | None) -> Settled:
         send, request_id = super()._update, request_id or new_id()
-        return await _until_answered(lambda: send(key, name, request, request_id))
+        return await self._until_answered(lambda: send(key, name, request, request_id))
 
     async def status(self, key: SessionKey) -> Work:
         status = super().status
-        return await _until_answered(lambda: status(key))
+        return await self._until_answered(lambda: status(key))
 
-
-async def _until_answered(send: Callable[[], Awaitable[T]]) -> T:
-    for _ in range(SENT - 1):
-        try:
-            return await send()
-        except (RPCError, RPCTimeoutOrCancelledError) as error:
-            current = asyncio.current_task()
-            if not came_too_late(error) or (current is not None and current.cancelling()):
-                raise
-            await asyncio.sleep(AGAIN_AFTER)
-    return await send()
+    async def _until_answered(self, send: Callable[[], Awaitable[T]]) -> T:
+        for _ in range(SENT - 1):
+            try:
+                return await send()
+            except (RPCError, RPCTimeoutOrCancelledError) as error:
+                current = asyncio.current_task()
+                if not came_too_late(error) or (current is not None and current.cancelling()):
+                    raise
+                self.again += 1
+                await asyncio.sleep(AGAIN_AFTER)
+        return await send()
 
 
 class Patient(temporalio.client.Interceptor, temporalio.worker.Interceptor):

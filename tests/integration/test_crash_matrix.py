@@ -13,6 +13,7 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -23,7 +24,7 @@ from perdure.crashpoints import POINTS
 from perdure.testing import StandIn
 from tests.integration import crash_services
 from tests.integration.crash_runs import Matrix, Stages, open_stages
-from tests.integration.crash_scenarios import INPUT_LIMIT, SCENARIOS, Scenario
+from tests.integration.crash_scenarios import INPUT_LIMIT, SCENARIOS, Scenario, Script
 
 DATABASES = ["sqlite", "postgres"]
 
@@ -108,6 +109,23 @@ async def test_s58_a_worker_dies_at_every_point_of(
     if row.failures:
         raise ExceptionGroup(f"{len(row.failures)} of {row.tried} runs", row.failures)
     assert row.tried
+
+
+async def test_s58_a_slow_client_leads_past_the_same_points(
+    matrix: Matrix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a worker would be sent to die where it never comes."""
+    scenarios = [each for each in SCENARIOS if each.name in ("call that waits", "message that joins")]
+    quick = [await matrix.undisturbed("sqlite", each) for each in scenarios]
+    ask = Script.ask
+
+    async def hesitate(script: Script, *args: Any, **more: Any) -> str:
+        await asyncio.sleep(1)  # longer than any step of a turn takes: a client need not be quick
+        return await ask(script, *args, **more)
+
+    monkeypatch.setattr(Script, "ask", hesitate)
+    slow = await asyncio.gather(*(matrix.played_anew("sqlite", each) for each in scenarios))
+    assert [Counter(each.points) for each in slow] == [Counter(each.points) for each in quick]
 
 
 @pytest.mark.parametrize("name", crash_services.OPERATIONS)
