@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -39,8 +40,13 @@ def send(
     data: DataOption = DEFAULT_DATA,
     json: JsonOption = False,
 ) -> None:
-    """Send a message to a session, and print the answer."""
-    asyncio.run(_send(find_settings(data), session, text, during, message_id, wait=wait, json=json))
+    """Send a message to a session, and print the answer; the exit code is 1 where the turn got none.
+
+    One that waits for a person or the world will get its own: the exit code is 0, and the same message
+    sent again under its --id prints it.
+    """
+    if not asyncio.run(_send(find_settings(data), session, text, during, message_id, wait=wait, json=json)):
+        raise typer.Exit(1)
 
 
 def cancel(
@@ -63,18 +69,23 @@ async def _send(
     *,
     wait: bool,
     json: bool,
-) -> None:
+) -> bool:
+    """Whether it went well, as far as is known."""
     key = key_of(session)
     async with open_runner(settings) as runner:
         if not wait:
             sent = await runner.message(key, text, message_id=message_id, during=during)
             print(render.as_json({"message_id": sent}) if json else f"sent to {key} as {sent}")
-            return
+            return True
         answer = await runner.ask(key, text, message_id=message_id, during=during)
+    well = answer.status in ("answered", "waiting")
     if json:
         print(render.as_json(_told(answer)))
-    else:
+    elif well:
         print(answer.text or _outcome(answer))
+    else:
+        print(_outcome(answer), file=sys.stderr)
+    return well
 
 
 async def _cancel(settings: Settings, session: str, invocation: str | None) -> None:

@@ -34,9 +34,21 @@ async def test_a_message_is_sent_joins_and_interrupts(here: Here, perdure: Comma
     assert told["spent"]["model_calls"] == 2
     world.gemini.script(call("transfer", to="ann", amount=5), say("instead"))
     code, out, _ = await perdure("send", str(key), "Pay.", "--id", "m4")
-    assert out.startswith("turn m4: waiting, approval of transfer since 20")
+    assert (code, out.startswith("turn m4: waiting, approval of transfer since 20")) == (0, True)
     assert (await perdure("send", str(key), "No.", "--during", "interrupt"))[1] == "instead\n"
-    assert (await perdure("send", str(key), "Pay.", "--id", "m4"))[1] == "turn m4: cancelled\n"
+    assert await perdure("send", str(key), "Pay.", "--id", "m4") == (1, "", "turn m4: cancelled\n")
+
+
+async def test_a_script_is_told_of_a_turn_that_failed(here: Here, perdure: Command) -> None:
+    key = here.world.key("clerk")
+    here.world.gemini.fail(400, "no such thing")
+    code, out, err = await perdure("send", str(key), "Pay.", "--id", "m1")
+    assert (code, out) == (1, "")
+    assert err.startswith("turn m1: failed, ")
+    assert "no such thing" in err
+    code, out, err = await perdure("send", str(key), "Pay.", "--id", "m1", "--json")
+    told = json.loads(out)
+    assert (code, told["status"], told["failure"]["type"], err) == (1, "failed", "ModelRefused", "")
 
 
 async def test_a_turn_is_cancelled(here: Here, perdure: Command) -> None:
