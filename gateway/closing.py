@@ -13,6 +13,7 @@ import logging
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
+from gateway.typed import done
 from perdure.types import SessionKey
 
 __all__ = ["CLOSING", "close_workflow"]
@@ -50,11 +51,7 @@ async def close_workflow(client: Client, key: SessionKey, *, within: float = CLO
     chain = run.raw_description.workflow_execution_info.first_run_id
     open_now = client.get_workflow_handle(key.workflow_id, first_execution_run_id=chain)
     followed = client.get_workflow_handle(key.workflow_id, run_id=run.run_id)
-    try:
-        await _close(open_now, followed, key, within)
-    except RPCError as error:
-        if error.status is not RPCStatusCode.NOT_FOUND:  # it closed by itself
-            raise
+    await done(_close(open_now, followed, key, within))  # or it has closed by itself
     return True
 
 

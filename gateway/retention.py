@@ -20,9 +20,9 @@ from temporalio.client import (
     ScheduleUpdate,
     ScheduleUpdateInput,
 )
-from temporalio.service import RPCError, RPCStatusCode
 
 from activities.retention_tasks import Retained, RetentionTask
+from gateway.typed import done, found
 from workflows.retention import Retention
 
 __all__ = ["Plan", "plan", "run_now", "schedule", "schedule_id", "unschedule"]
@@ -65,26 +65,23 @@ async def schedule(client: Client, task_queue: str, *, days: float, every: timed
     try:
         await client.create_schedule(schedule_id(task_queue), wanted)
     except ScheduleAlreadyRunningError:
-        await _handle(client, task_queue).update(lambda found: _changed(found, wanted))
+        await _handle(client, task_queue).update(lambda there: _changed(there, wanted))
 
 
 async def plan(client: Client, task_queue: str) -> Plan | None:
     """What the schedule says; None if there is none."""
-    try:
-        found = await _handle(client, task_queue).describe()
-    except RPCError as error:
-        if error.status is RPCStatusCode.NOT_FOUND:
-            return None
-        raise
-    action = found.schedule.action
+    described = await found(_handle(client, task_queue).describe())
+    if described is None:
+        return None
+    action = described.schedule.action
     assert isinstance(action, ScheduleActionStartWorkflow), "our schedule starts a workflow"
     [task] = await client.data_converter.decode(action.args, [RetentionTask])
     return Plan(
         days=task.days,
-        every=found.schedule.spec.intervals[0].every,
-        paused=found.schedule.state.paused,
-        next_runs=found.info.next_action_times,
-        runs=found.info.num_actions,
+        every=described.schedule.spec.intervals[0].every,
+        paused=described.schedule.state.paused,
+        next_runs=described.info.next_action_times,
+        runs=described.info.num_actions,
     )
 
 
@@ -94,13 +91,7 @@ async def unschedule(client: Client, task_queue: str) -> bool:
     Returns:
         Whether there was one.
     """
-    try:
-        await _handle(client, task_queue).delete()
-    except RPCError as error:
-        if error.status is RPCStatusCode.NOT_FOUND:
-            return False
-        raise
-    return True
+    return await done(_handle(client, task_queue).delete())
 
 
 async def run_now(client: Client, task_queue: str, *, days: float) -> Retained:
@@ -117,7 +108,7 @@ def _handle(client: Client, task_queue: str) -> ScheduleHandle:
     return client.get_schedule_handle(schedule_id(task_queue))
 
 
-def _changed(found: ScheduleUpdateInput, wanted: Schedule) -> ScheduleUpdate:
+def _changed(there: ScheduleUpdateInput, wanted: Schedule) -> ScheduleUpdate:
     """As wanted; what somebody paused stays paused."""
-    wanted.state = found.description.schedule.state
+    wanted.state = there.description.schedule.state
     return ScheduleUpdate(schedule=wanted)

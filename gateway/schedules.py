@@ -24,6 +24,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities.schedule_tasks import DeliverTask, name_of, parse_name
 from activities.starting import owner_attributes, summary
+from gateway.typed import done, found
 from gateway.visibility import of_user
 from gateway.waiting import CARRIED_BYTES
 from perdure.errors import Busy, InvalidMessage, SessionEnded, SessionExists
@@ -138,8 +139,8 @@ class Schedules:
 
     async def schedules(self, key: SessionKey) -> list[Scheduled]:
         """The schedules of a session, by id. A new one is found within seconds."""
-        found = [each async for each in self._described(key)]
-        return sorted(found, key=lambda each: each.schedule_id)
+        described = [each async for each in self._described(key)]
+        return sorted(described, key=lambda each: each.schedule_id)
 
     async def unschedule(self, key: SessionKey, schedule_id: str) -> bool:
         """Remove a schedule. What it has sent stays sent.
@@ -147,13 +148,7 @@ class Schedules:
         Returns:
             Whether there was one.
         """
-        try:
-            await self.client.get_schedule_handle(name_of(key, schedule_id)).delete()
-        except RPCError as error:
-            if error.status is not RPCStatusCode.NOT_FOUND:
-                raise
-            return False
-        return True
+        return await done(self.client.get_schedule_handle(name_of(key, schedule_id)).delete())
 
     async def _unschedule_all(self, key: SessionKey) -> None:
         """Remove those that can be found. One that cannot yet removes itself when its time has come."""
@@ -182,20 +177,15 @@ class Schedules:
             Busy: each time there was one it was removed before it could be changed.
         """
 
-        def changed(found: ScheduleUpdateInput) -> ScheduleUpdate:
+        def changed(there: ScheduleUpdateInput) -> ScheduleUpdate:
             # What somebody paused stays paused.
-            return ScheduleUpdate(schedule=replace(wanted, state=found.description.schedule.state))
+            return ScheduleUpdate(schedule=replace(wanted, state=there.description.schedule.state))
 
         for _ in range(TRIES):
             with suppress(ScheduleAlreadyRunningError):
                 await self.client.create_schedule(name, wanted, search_attributes=owner_attributes(key))
                 return
-            try:
-                await self.client.get_schedule_handle(name).update(changed)
-            except RPCError as error:
-                if error.status is not RPCStatusCode.NOT_FOUND:
-                    raise
-            else:
+            if await done(self.client.get_schedule_handle(name).update(changed)):
                 return
         raise Busy(
             f"schedule {parse_name(name)[1]!r} of session {key} was removed by somebody each time it was to "
@@ -203,30 +193,26 @@ class Schedules:
         )
 
     async def _names(self, key: SessionKey) -> AsyncIterator[str]:
-        async for found in await self.client.list_schedules(of_user(key.app, key.user_id)):
-            if found.id.startswith(name_of(key, "")):
-                yield found.id
+        async for listed in await self.client.list_schedules(of_user(key.app, key.user_id)):
+            if listed.id.startswith(name_of(key, "")):
+                yield listed.id
 
     async def _described(self, key: SessionKey) -> AsyncIterator[Scheduled]:
         async for name in self._names(key):
-            try:
-                found = await self.client.get_schedule_handle(name).describe()
-            except RPCError as error:
-                if error.status is not RPCStatusCode.NOT_FOUND:
-                    raise
-                continue  # it was removed meanwhile
-            yield await self._scheduled(key, found)
+            described = await found(self.client.get_schedule_handle(name).describe())
+            if described is not None:  # else it was removed meanwhile
+                yield await self._scheduled(key, described)
 
-    async def _scheduled(self, key: SessionKey, found: ScheduleDescription) -> Scheduled:
-        action = found.schedule.action
+    async def _scheduled(self, key: SessionKey, described: ScheduleDescription) -> Scheduled:
+        action = described.schedule.action
         assert isinstance(action, ScheduleActionStartWorkflow), "our schedules start a workflow"
         [task] = await self.client.data_converter.decode(action.args, [DeliverTask])
         return Scheduled(
             key=key,
             **task.model_dump(include={"schedule_id", "cron", "timezone", "text", "during"}),
-            paused=found.schedule.state.paused,
-            next_times=found.info.next_action_times[:5],
-            sent=found.info.num_actions,
+            paused=described.schedule.state.paused,
+            next_times=described.info.next_action_times[:5],
+            sent=described.info.num_actions,
         )
 
 

@@ -15,8 +15,8 @@ from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client, WorkflowExecutionStatus
-from temporalio.service import RPCError, RPCStatusCode
 
+from gateway.typed import found
 from perdure.errors import TemporalUnavailable
 
 __all__ = ["LOOK_EVERY", "is_polled", "while_served"]
@@ -58,13 +58,10 @@ async def while_served(client: Client, workflow_id: str, task_queue: str, call: 
 
 async def _queue_of(client: Client, workflow_id: str) -> str | None:
     """The task queue of a workflow that runs: it may have been started on another one."""
-    try:
-        found = await client.get_workflow_handle(workflow_id).describe()
-    except RPCError as error:
-        if error.status is not RPCStatusCode.NOT_FOUND:
-            raise
+    described = await found(client.get_workflow_handle(workflow_id).describe())
+    if described is None or described.status is not WorkflowExecutionStatus.RUNNING:
         return None
-    return found.task_queue if found.status is WorkflowExecutionStatus.RUNNING else None
+    return described.task_queue
 
 
 async def is_polled(

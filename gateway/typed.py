@@ -1,4 +1,4 @@
-"""Perdure's own errors, where Temporal raises one that stands for them."""
+"""What Temporal raises, in Perdure's own terms."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from activities.failures import perdure_error
 from perdure.errors import SessionNotFound
 from perdure.types import SessionKey
 
-__all__ = ["typed"]
+__all__ = ["done", "found", "typed"]
 
 T = TypeVar("T")
 
@@ -34,3 +34,23 @@ async def typed(call: Awaitable[T], key: SessionKey) -> T:
         if error.status is not RPCStatusCode.NOT_FOUND:
             raise
         raise SessionNotFound(f"no workflow of session {key} is open") from error
+
+
+async def found(call: Awaitable[T]) -> T | None:
+    """Await a call to Temporal; None where it has nothing of that name."""
+    try:
+        return await call
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise
+        return None
+
+
+async def done(call: Awaitable[None]) -> bool:
+    """Await a call to Temporal; False where it has nothing of that name to do it to."""
+
+    async def told() -> bool:
+        await call
+        return True
+
+    return await found(told()) or False
