@@ -179,6 +179,7 @@ async def test_a_stream_that_is_left_closes_its_connection(client: Any, sqlite_g
     await until(lambda: _truth(len(streams) == 0))
     with pytest.raises(InvalidOption, match="m1 was closed before its end"):
         await stream.finish()
+    await model.wait_in_flight()
     model.release()
     # The turn did not end with those who listened.
     assert (await session.ask("hi", message_id="m1")).text == STORY
