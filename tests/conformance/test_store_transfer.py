@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from typing import Any
@@ -167,6 +168,25 @@ async def test_the_highest_epoch_of_an_import_leaves_all_others_room_to_go_on(
     turn = await store.begin_turn(other, user("i1"), epoch=None)
     assert turn.epoch > 2**53
     assert (await store.end(other)).epoch == turn.epoch + 1
+
+
+async def test_whatever_id_a_rewind_or_an_interrupt_takes_an_import_takes_too(
+    store: SessionStore, key: SessionKey
+) -> None:
+    await say(store, key, "i1")
+    for size in range(590, 602):
+        with contextlib.suppress(InvalidContent):
+            await store.rewind(key, before="i1", request_id="r" * size)
+            await store.rewind(key, before="r" * size, request_id=f"redo {size}")
+        with contextlib.suppress(InvalidContent):
+            await store.interrupt(key, "x" * size, epoch=None, reason="cancelled")
+    assert await store.event(key, "r" * 593 + ":rewind")
+    assert await store.event(key, "x" * 596 + ":end")
+    lines = await exported(store, key)
+    log = await store.log(key)
+    await store.delete(key)
+    await store.import_session(lines)
+    assert await store.log(key) == log
 
 
 async def test_s34_an_import_is_whole_or_not_at_all(store: SessionStore, key: SessionKey) -> None:
