@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # the store and Temporal take a second to import, which `--he
 
 __all__ = [
     "DEFAULT_DATA",
+    "MAX_DAYS",
     "DataOption",
     "JsonOption",
     "NotReachable",
@@ -37,6 +38,8 @@ __all__ = [
     "without_password",
 ]
 
+MAX_DAYS = 36_500
+"""A hundred years: far from where the calendar begins and ends."""
 DEFAULT_DATA = Path(".perdure")
 DataOption = Annotated[
     Path,

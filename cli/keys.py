@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from cli import render
-from cli.common import DEFAULT_DATA, DataOption, JsonOption, find_settings, open_store
+from cli.common import DEFAULT_DATA, MAX_DAYS, DataOption, JsonOption, find_settings, open_store
 from perdure.errors import InvalidOption
 from perdure.settings import Settings
 
@@ -32,7 +32,9 @@ def create(
         list[str] | None,
         typer.Option("--user", help="A user it reaches; may be given again. None: an administrator's."),
     ] = None,
-    days: Annotated[int | None, typer.Option(min=1, help="Days until it ends by itself.")] = None,
+    days: Annotated[
+        int | None, typer.Option(min=1, max=MAX_DAYS, help="Days until it ends by itself.")
+    ] = None,
     data: DataOption = DEFAULT_DATA,
     json: JsonOption = False,
 ) -> None:

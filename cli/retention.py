@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli.common import DEFAULT_DATA, DataOption, connect, find_settings, open_store
+from cli.common import DEFAULT_DATA, MAX_DAYS, DataOption, connect, find_settings, open_store
 from perdure.errors import InvalidOption
 from perdure.settings import Settings
 
@@ -18,7 +18,7 @@ app = typer.Typer(
     help="Delete sessions some days after their last change.", no_args_is_help=True, rich_markup_mode=None
 )
 
-DaysOption = Annotated[int, typer.Option(min=1, help="Days after a session's last change.")]
+DaysOption = Annotated[int, typer.Option(min=1, max=MAX_DAYS, help="Days after a session's last change.")]
 
 
 @app.command("set")
@@ -47,7 +47,11 @@ def off(data: DataOption = DEFAULT_DATA) -> None:
 def run(
     days: Annotated[
         int | None,
-        typer.Option(min=1, help="Days after a session's last change; default: as the schedule has it."),
+        typer.Option(
+            min=1,
+            max=MAX_DAYS,
+            help="Days after a session's last change; default: as the schedule has it.",
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Delete nothing; print what would go, from the database alone.")

@@ -23,9 +23,13 @@ from temporalio.client import (
 
 from activities.retention_tasks import Retained, RetentionTask
 from gateway.typed import done, found
+from perdure.errors import InvalidOption
 from workflows.retention import Retention
 
-__all__ = ["Plan", "plan", "run_now", "schedule", "schedule_id", "unschedule"]
+__all__ = ["MAX_DAYS", "Plan", "plan", "run_now", "schedule", "schedule_id", "unschedule"]
+
+MAX_DAYS = 36_500
+"""A hundred years. Before the calendar begins there is no cutoff, and a run would never get past it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +58,11 @@ async def schedule(client: Client, task_queue: str, *, days: float, every: timed
         task_queue: the queue that the workers poll.
         days: a session expires so long after its last change.
         every: the time between two runs; one that still runs is not joined by another.
+
+    Raises:
+        InvalidOption: days that are below nothing, or more than a hundred years.
     """
+    _check_days(days)
     wanted = Schedule(
         action=ScheduleActionStartWorkflow(
             Retention.run, RetentionTask(days=days), id=schedule_id(task_queue), task_queue=task_queue
@@ -95,13 +103,23 @@ async def unschedule(client: Client, task_queue: str) -> bool:
 
 
 async def run_now(client: Client, task_queue: str, *, days: float) -> Retained:
-    """Run retention once, now, and wait for it."""
+    """Run retention once, now, and wait for it.
+
+    Raises:
+        InvalidOption: as for :func:`schedule`.
+    """
+    _check_days(days)
     return await client.execute_workflow(
         Retention.run,
         RetentionTask(days=days),
         id=f"{schedule_id(task_queue)}-{uuid.uuid4().hex}",
         task_queue=task_queue,
     )
+
+
+def _check_days(days: float) -> None:
+    if not 0 <= days <= MAX_DAYS:
+        raise InvalidOption(f"sessions cannot go after {days} days; give a number from 0 to {MAX_DAYS}")
 
 
 def _handle(client: Client, task_queue: str) -> ScheduleHandle:

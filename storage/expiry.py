@@ -20,12 +20,13 @@ from typing import Any
 from sqlalchemy import select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from perdure.errors import InvalidOption
+from perdure.errors import InvalidContent, InvalidOption
 from perdure.types import Event, SessionKey
 from storage import log, projection
 from storage.projection import Ranges
 from storage.records import event_of, owner
-from storage.schema import Key, Moment, events, sessions
+from storage.schema import Key, Moment, events, sessions, utc_of
+from storage.storable import check_json
 from storage.turns import is_final
 
 __all__ = ["ExpiredPage", "is_active", "page"]
@@ -96,9 +97,7 @@ def _read(cursor: str) -> tuple[str, datetime, str, str]:
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         app, moment, user_id, session_id = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-        place = str(app), datetime.fromisoformat(moment), str(user_id), str(session_id)
-    except (ValueError, TypeError, binascii.Error) as error:
+        check_json([app, user_id, session_id], "the cursor")
+        return str(app), utc_of(datetime.fromisoformat(moment)), str(user_id), str(session_id)
+    except (ValueError, TypeError, OverflowError, RecursionError, binascii.Error, InvalidContent) as error:
         raise InvalidOption("the cursor is not one that expired() gave; start without one") from error
-    if place[1].utcoffset() is None:
-        raise InvalidOption("the cursor is not one that expired() gave; start without one")
-    return place

@@ -20,10 +20,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import TypeEngine
 
 from perdure.agenttool import is_child_of
-from perdure.errors import InvalidOption
+from perdure.errors import InvalidContent, InvalidOption
 from perdure.types import Json, Session, SessionKey
 from storage.records import SessionPage, session_of
-from storage.schema import Key, Moment, sessions
+from storage.schema import Key, Moment, sessions, utc_of
+from storage.storable import check_json
 
 __all__ = ["MAX_LIMIT", "children", "page"]
 
@@ -138,9 +139,7 @@ def _read(cursor: str) -> Place:
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         moment, user_id, session_id = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-        place = datetime.fromisoformat(moment), str(user_id), str(session_id)
-    except (ValueError, TypeError, binascii.Error) as error:
+        check_json([user_id, session_id], "the cursor")
+        return utc_of(datetime.fromisoformat(moment)), str(user_id), str(session_id)
+    except (ValueError, TypeError, OverflowError, RecursionError, binascii.Error, InvalidContent) as error:
         raise InvalidOption("the cursor is not one that a page gave; start without one") from error
-    if place[0].utcoffset() is None:
-        raise InvalidOption("the cursor is not one that a page gave; start without one")
-    return place

@@ -8,7 +8,7 @@ from perdure.errors import InvalidOption
 from perdure.types import Event, Session, SessionKey
 from storage import listing, reading
 from storage.records import MAX_ID_BYTES, Context, SessionPage
-from storage.storable import check_id
+from storage.storable import check_id, check_json, check_text
 from storage.store import Store
 
 __all__ = ["ReadStore"]
@@ -55,6 +55,7 @@ class ReadStore(Store):
         Raises:
             SessionNotFound: there is none.
         """
+        check_json(list(event_ids), "an event's id")
         return await self._read(key, lambda conn: reading.snapshot(conn, key, event_ids))
 
     async def children(self, key: SessionKey) -> list[Session]:
@@ -63,7 +64,7 @@ class ReadStore(Store):
         Without state and events. ``metadata`` has the ``parent``'s id, the ``call`` and, where that was
         rewound, the rewind in ``rewound``.
         """
-        return await self._db.read(lambda conn: listing.children(conn, key))
+        return await self._read(key, lambda conn: listing.children(conn, key))
 
     async def list_sessions(
         self, app: str, user_id: str | None = None, *, limit: int = 50, cursor: str | None = None
@@ -101,6 +102,7 @@ class ReadStore(Store):
 
     async def event(self, key: SessionKey, event_id: str) -> Event | None:
         """One event of the log, live or not; None if there is no such event or session."""
+        check_text(event_id, "the event's id")
         return await self._read(key, lambda conn: reading.event(conn, key, event_id))
 
     async def context(

@@ -144,6 +144,8 @@ def check_event(event: Event) -> None:
             raise InvalidContent(f"{name} of event {event.id} is a {type(value).__name__}; give an object")
     for name in ("state_delta", "artifact_delta"):
         check_json(dict(getattr(event, name)), f"{name} of event {event.id}")
+    if any(type(version) is not int for version in event.artifact_delta.values()):
+        raise InvalidContent(f"artifact_delta of event {event.id} has a version that is no whole number")
     if event.rewind is not None:
         raise InvalidContent(f"event {event.id} says that it is a rewind; only rewind() makes those")
     if event.compaction is not None:

@@ -15,6 +15,7 @@ from storage import expiry, garbage, lifecycle
 from storage.artifact_store import ArtifactStore
 from storage.blob_keys import is_draft, is_message, prefix_of
 from storage.expiry import ExpiredPage
+from storage.schema import utc_of
 from storage.session_row import lock_or_insert
 from storage.storable import check_id, check_key
 
@@ -199,5 +200,7 @@ class RetentionStore(ArtifactStore):
 
 
 def _check_cutoff(before: datetime) -> None:
-    if before.utcoffset() is None:
-        raise InvalidOption(f"the cutoff {before} has no timezone; give one")
+    try:
+        utc_of(before)
+    except (ValueError, OverflowError) as error:
+        raise InvalidOption(f"the cutoff {before} has no timezone, or is out of the calendar") from error

@@ -36,6 +36,7 @@ __all__ = [
     "moment_text",
     "sessions",
     "state",
+    "utc_of",
 ]
 
 
@@ -70,6 +71,18 @@ class Json(TypeDecorator[Any]):
 def moment_text(moment: datetime) -> str:
     """How SQLite keeps a time."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def utc_of(moment: datetime) -> datetime:
+    """A time in UTC.
+
+    Raises:
+        ValueError: it has no timezone.
+        OverflowError: in UTC it is out of the calendar.
+    """
+    if moment.utcoffset() is None:
+        raise ValueError(f"time {moment.isoformat()} has no timezone")
+    return moment.astimezone(UTC)
 
 
 class Moment(TypeDecorator[datetime]):

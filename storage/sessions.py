@@ -291,7 +291,7 @@ class SessionStore(
             SessionNotFound: ``epoch`` was given, and the session was deleted since.
             InvalidContent: nothing was written.
         """
-        check_id(invocation_id, "the invocation id", max_bytes=MAX_ID_BYTES)
+        check_id(invocation_id, "the invocation id", max_bytes=MAX_ID_BYTES - len(":end"))
         check_text(reason, f"the reason for interrupting {invocation_id}")
         check_json(error, f"the error of {invocation_id}")
         moved = await self._write(
@@ -332,10 +332,10 @@ class SessionStore(
             InvocationRewound: it has, but it is not live.
             EventConflict: the request id was another rewind's.
         """
-        check_id(request_id, "the request id", max_bytes=MAX_ID_BYTES)
+        check_id(request_id, "the request id", max_bytes=MAX_ID_BYTES - len(":rewind"))
         check_id(before, "the invocation id", max_bytes=MAX_ID_BYTES)
         if interrupt is not None:
-            check_id(interrupt, "the invocation id", max_bytes=MAX_ID_BYTES)
+            check_id(interrupt, "the invocation id", max_bytes=MAX_ID_BYTES - len(":end"))
 
         async def work(conn: AsyncConnection) -> Rewound:
             row = await must_lock(conn, key)

@@ -23,7 +23,7 @@ from perdure.types import Event, Json, JsonObject, Session, SessionKey, Spent
 from storage import memory, session_row, state
 from storage.names import check_name, is_users
 from storage.records import check_event, event_values, owner
-from storage.schema import artifacts, events
+from storage.schema import artifacts, events, utc_of
 from storage.storable import check_id, check_json, check_key, dumps, loads
 
 __all__ = ["FORMAT", "Reader", "artifact_line", "end_line", "event_line", "session_line", "write"]
@@ -33,6 +33,10 @@ FORMAT = 1
 AT_ONCE = 500
 """Rows written by one statement."""
 
+MAX_NUMBER = 2**53
+"""Of a version, an epoch and the like: far from what a column holds, so that there is room to go on."""
+
+_FAULTS = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, binascii.Error)
 _ROW = ("version", "epoch", "head")
 _COUNTED = ("tokens", "nano_usd", "model_calls")
 _MOMENTS = ("created_at", "updated_at", "ended_at")
@@ -95,7 +99,7 @@ class Reader:
                 continue
             try:
                 found = self._take(text)
-            except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
+            except _FAULTS as error:
                 reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
                 raise InvalidContent(
                     f"line {self._line} is not one of an export ({reason}); export the session again"
@@ -241,7 +245,7 @@ def _artifact(told: JsonObject, size: int, head: int) -> JsonObject:
 
 
 def _natural(name: str, value: Json, least: int = 0) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**63:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MAX_NUMBER:
         raise ValueError(f"{name} is {value!r}")
     return value
 
@@ -251,12 +255,7 @@ def _written(moment: datetime | None) -> str | None:
 
 
 def _moment(text: Json) -> datetime | None:
-    if text is None:
-        return None
-    moment = datetime.fromisoformat(text)
-    if moment.utcoffset() is None:
-        raise ValueError(f"time {text} has no timezone")
-    return moment
+    return None if text is None else utc_of(datetime.fromisoformat(text))
 
 
 async def _each(lines: AsyncIterable[str] | Iterable[str]) -> AsyncIterator[str]:

@@ -74,6 +74,16 @@ async def test_s56_a_crash_before_the_event_lists_nothing(everywhere: SessionSto
     assert await everywhere.get(key) == before
 
 
+@pytest.mark.parametrize("version", [1.0, True, "1", None])
+async def test_a_version_that_is_no_whole_number_is_refused(
+    store: SessionStore, key: SessionKey, version: Any
+) -> None:
+    await store.create(key)
+    assert await store.stage_artifact(key, "a", b"1", "x/y", event_id="i1:x") == 1
+    with pytest.raises(InvalidContent, match="artifact_delta of event i1:x"):
+        await store.append(key, event("i1:x", artifact_delta={"a": version}))
+
+
 async def test_a_staged_artifact_is_seen_by_its_own_event(store: SessionStore, key: SessionKey) -> None:
     await store.create(key)
     await save(store, key, "a", b"old", "i0:x")

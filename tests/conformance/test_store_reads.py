@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
-from perdure.errors import InvalidOption
+from perdure.errors import InvalidContent, InvalidOption
 from perdure.types import SessionKey
 from storage.sessions import SessionStore
 from tests.conformance.events import change, content, event, say, summary, user
@@ -176,6 +178,37 @@ async def test_s47_pages_of_sessions(store: SessionStore, key: SessionKey) -> No
 async def test_s47_a_cursor_that_is_none_is_refused(store: SessionStore, cursor: str) -> None:
     with pytest.raises(InvalidOption, match="cursor"):
         await store.list_sessions("counter", cursor=cursor)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        '["0001-01-01T00:00:00+05:00", "a", "b"]',
+        '["2026-11-22T00:00:00+00:00", "a", "\\ud800"]',
+        '["2026-11-22T00:00:00+00:00", "\\u0000", "b"]',
+        "[" * 100_000,
+    ],
+    ids=["out of the calendar", "a lone surrogate", "U+0000", "deep"],
+)
+async def test_s47_a_cursor_that_somebody_made_up_is_refused(store: SessionStore, told: str) -> None:
+    cursor = base64.urlsafe_b64encode(told.encode()).decode().rstrip("=")
+    with pytest.raises(InvalidOption, match="cursor"):
+        await store.list_sessions("counter", cursor=cursor)
+    with pytest.raises(InvalidOption, match="cursor"):
+        await store.expired(None, datetime(2026, 11, 22, tzinfo=UTC), cursor=cursor)
+
+
+@pytest.mark.parametrize("bad", ["\0", "\ud800"])
+async def test_s7_an_id_that_none_can_have_is_refused_by_reads(
+    store: SessionStore, key: SessionKey, bad: str
+) -> None:
+    await store.create(key)
+    with pytest.raises(InvalidContent, match="event's id"):
+        await store.event(key, bad)
+    with pytest.raises(InvalidContent, match="event's id"):
+        await store.snapshot(key, [bad])
+    with pytest.raises(InvalidContent, match="session_id"):
+        await store.children(replace(key, session_id=bad))
 
 
 @pytest.mark.parametrize("limit", [0, -1, 1001])

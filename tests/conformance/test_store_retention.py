@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -297,6 +297,7 @@ async def test_s50_what_makes_no_sense_is_refused(store: SessionStore, key: Sess
     for wrong in (
         store.expired(None, naive),
         store.delete_expired(key, naive),
+        store.expired(None, datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=1)))),
         store.expired(None, CUTOFF, limit=0),
         store.expired(None, CUTOFF, cursor="x"),
         store.collect_blobs(older_than=timedelta(seconds=-1)),

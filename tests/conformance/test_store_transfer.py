@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from typing import Any
@@ -154,6 +155,40 @@ async def test_s13_a_turn_of_the_session_before_cannot_write_into_the_import(
         await store.append(key, answer("i1"), epoch=turn.epoch)
 
 
+async def test_the_highest_epoch_of_an_import_leaves_all_others_room_to_go_on(
+    store: SessionStore, key: SessionKey
+) -> None:
+    await store.create(key)
+    first, *rest = await exported(store, key)
+    await store.delete(key)
+    await store.import_session([json.dumps({**json.loads(first), "epoch": 2**53}), *rest])
+    assert await store.delete(key)
+    other = replace(key, app="another", user_id="else")
+    await store.create(other)
+    turn = await store.begin_turn(other, user("i1"), epoch=None)
+    assert turn.epoch > 2**53
+    assert (await store.end(other)).epoch == turn.epoch + 1
+
+
+async def test_whatever_id_a_rewind_or_an_interrupt_takes_an_import_takes_too(
+    store: SessionStore, key: SessionKey
+) -> None:
+    await say(store, key, "i1")
+    for size in range(590, 602):
+        with contextlib.suppress(InvalidContent):
+            await store.rewind(key, before="i1", request_id="r" * size)
+            await store.rewind(key, before="r" * size, request_id=f"redo {size}")
+        with contextlib.suppress(InvalidContent):
+            await store.interrupt(key, "x" * size, epoch=None, reason="cancelled")
+    assert await store.event(key, "r" * 593 + ":rewind")
+    assert await store.event(key, "x" * 596 + ":end")
+    lines = await exported(store, key)
+    log = await store.log(key)
+    await store.delete(key)
+    await store.import_session(lines)
+    assert await store.log(key) == log
+
+
 async def test_s34_an_import_is_whole_or_not_at_all(store: SessionStore, key: SessionKey) -> None:
     await past(store, key)
     lines, copy = await exported(store, key), replace(key, session_id="copy")
@@ -198,6 +233,10 @@ async def test_what_is_no_export_is_refused_by_its_line(store: SessionStore, key
         (changed(0, state={"app:a": 1}), "state"),
         (changed(0, version="1"), "version"),
         (changed(0, created_at="2026-01-01T00:00:00"), "timezone"),
+        (changed(0, updated_at="0001-01-01T00:00:00+05:00"), "line 1"),
+        (changed(0, epoch=2**62), "epoch"),
+        (changed(4, created_at="9999-12-31T23:00:00-05:00"), "line 5"),
+        ([lines[0], "[" * 100_000, *lines[1:]], "line 2"),
         (changed(1, seq=2), "line 2"),
         (changed(1, content="text"), "content"),
         (changed(2, id="i1:user"), "line 6"),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway import retention
+from perdure.errors import InvalidOption
 from perdure.types import SessionKey
 from storage.schema import sessions
 from tests.unit.command import Run, dev_folder
@@ -57,3 +60,16 @@ def test_without_temporal_it_says_so(perdure: Run, data: None, arguments: list[s
 )
 def test_days_and_hours_are_one_or_more(perdure: Run, arguments: list[str]) -> None:
     assert perdure("retention", *arguments)[0] == 2
+
+
+@pytest.mark.parametrize("command", [["set"], ["run"], ["run", "--dry-run"]], ids=" ".join)
+def test_days_do_not_reach_back_before_the_calendar(perdure: Run, data: None, command: list[str]) -> None:
+    assert perdure("retention", *command, "--days", "800000")[0] == 2
+
+
+async def test_a_schedule_with_days_that_no_run_could_take_is_refused() -> None:
+    for days in (-1.0, 800_000.0, float("nan")):
+        with pytest.raises(InvalidOption, match="days"):
+            await retention.schedule(Mock(), "queue", days=days, every=timedelta(hours=1))
+        with pytest.raises(InvalidOption, match="days"):
+            await retention.run_now(Mock(), "queue", days=days)
