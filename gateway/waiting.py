@@ -10,6 +10,7 @@ from gateway.served import while_served
 from gateway.typed import typed
 from gateway.waiting_lists import WaitingLists
 from perdure.errors import InvalidMessage
+from perdure.jsonvalues import json_copy
 from perdure.tasktoken import read_task_token
 from perdure.types import Json, JsonObject, SessionKey, given
 from workflows.messages import LARGEST_MESSAGE
@@ -191,7 +192,7 @@ class WaitingCalls(WaitingLists):
         self, key: SessionKey, left_as: str, kind: type[R], fields: JsonObject, name: str
     ) -> R:
         """The request as it is sent: what is large of it is left in the store."""
-        value = fields.get(name)
+        value = json_copy(fields.get(name), f"the {name}")
         size = len(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"))
         if size > LARGEST_MESSAGE:
             raise InvalidMessage(
