@@ -19,6 +19,7 @@ from activities.fencing import still_wanted
 from activities.prompt import calls_of, model_event_id
 from activities.protocol import Asked, Child, ToolTask, call_id_of
 from activities.runtime import beating, log, session_key, typed_errors
+from activities.starting import WORKFLOW_ID_LENGTH
 from activities.waits import parts_of_call_id
 from perdure.agent import Agent
 from perdure.agenttool import REQUEST, AgentTool, child_session_id, lineage
@@ -84,7 +85,8 @@ class Asking:
 
         Raises:
             InvalidArguments, InvalidContent: that cannot be asked.
-            LimitExceeded: too many calls, too deep, or nothing is left of the session's budget.
+            LimitExceeded: too many calls, too deep, nothing is left of the session's budget, or the names
+                are too long for another workflow.
         """
         checked = self._tool.checked(arguments)
         check_session_budget(self._key, self._agent, session.spent)
@@ -123,6 +125,11 @@ class Asking:
 
     async def _check_limits(self) -> None:
         limits, name = self._agent.limits, self._tool.name
+        if (length := len(self._child.workflow_id)) > WORKFLOW_ID_LENGTH:
+            raise LimitExceeded(
+                f"{name} was not asked: the names of its session would have {length} characters when "
+                f"percent-encoded, and Temporal takes {WORKFLOW_ID_LENGTH}; do it yourself"
+            )
         if len(lineage(self._key.session_id)) >= limits.agent_depth:
             raise LimitExceeded(
                 f"{name} was not asked: agents may call one another {limits.agent_depth} deep, and this is "

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 
 from temporalio import activity
-from temporalio.client import Client
+from temporalio.client import Client, ScheduleActionStartWorkflow
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -48,7 +48,7 @@ class ScheduleActivities:
         async with beating():
             session = await self._session(key, task)
             if session is None:
-                await self._remove(name)
+                await self._remove(name, task)
                 log(logging.INFO, "unscheduled", key, message_id, "the session of %s is gone", name)
                 return Delivered(outcome="deleted")
             if session.ended_at is not None:
@@ -78,9 +78,15 @@ class ScheduleActivities:
             start_signal_args=[message],
         )
 
-    async def _remove(self, name: str) -> None:
+    async def _remove(self, name: str, task: DeliverTask) -> None:
+        """Unless another has been made under its name meanwhile, of the session that is there now."""
+        handle = self._client.get_schedule_handle(name)
         try:
-            await self._client.get_schedule_handle(name).delete()
+            action = (await handle.describe()).schedule.action
+            assert isinstance(action, ScheduleActionStartWorkflow), "our schedules start a workflow"
+            [there] = await self._client.data_converter.decode(action.args, [DeliverTask])
+            if there.made == task.made:
+                await handle.delete()
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
                 raise

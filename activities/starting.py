@@ -7,9 +7,12 @@ from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSear
 from perdure import searchattributes
 from perdure.types import SessionKey
 
-__all__ = ["SESSION_WORKFLOW", "attributes", "owner_attributes", "summary"]
+__all__ = ["SESSION_WORKFLOW", "WORKFLOW_ID_LENGTH", "attributes", "owner_attributes", "summary"]
 
 SESSION_WORKFLOW = "AgentSession"
+
+WORKFLOW_ID_LENGTH = 1000
+"""The longest id that Temporal takes, where its configuration says nothing else."""
 
 
 def attributes(key: SessionKey) -> TypedSearchAttributes:

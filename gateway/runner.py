@@ -23,7 +23,7 @@ from temporalio.service import RPCError
 from activities.codec import converter
 from activities.memory import Memories
 from activities.protocol import Failure
-from activities.starting import attributes, summary
+from activities.starting import WORKFLOW_ID_LENGTH, attributes, summary
 from gateway.answer import Answer, answer_of
 from gateway.closing import close_workflow
 from gateway.held_up import Work, status_of, work_of
@@ -58,9 +58,6 @@ from workflows.session import AgentSession
 __all__ = ["Answer", "Runner", "Said", "WaitingCall", "connect", "new_id"]
 
 T = TypeVar("T")
-
-WORKFLOW_ID_LENGTH = 1000
-"""The longest id that Temporal takes, where its configuration says nothing else."""
 
 
 class Said(TypedDict, total=False):

@@ -28,6 +28,7 @@ from gateway.typed import done, found
 from gateway.visibility import of_user
 from gateway.waiting import CARRIED_BYTES
 from perdure.errors import Busy, InvalidMessage, SessionEnded, SessionExists
+from perdure.jsonvalues import json_copy
 from perdure.types import During, SessionKey
 from storage.sessions import SessionStore
 from workflows.messages import Message
@@ -103,6 +104,7 @@ class Schedules:
         """
         schedule_id = schedule_id or uuid.uuid4().hex[:12]
         _check_id(schedule_id)
+        json_copy([cron, timezone], "the time of the schedule")
         message = Message.of({"text": text, "during": during})
         if message.size > CARRIED_BYTES:
             raise InvalidMessage(

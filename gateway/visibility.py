@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from perdure import searchattributes
+from storage.storable import check_text
 
 __all__ = ["of_user", "quoted"]
 
@@ -13,6 +14,11 @@ def of_user(app: str, user_id: str) -> str:
 
 
 def quoted(value: str) -> str:
-    """A value as it stands in a query."""
+    """A value as it stands in a query.
+
+    Raises:
+        InvalidContent: it holds what nobody's name can, and no query.
+    """
+    check_text(value, "a name that is looked for")
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from typing import TypeVar
@@ -10,6 +11,7 @@ from gateway.served import while_served
 from gateway.typed import typed
 from gateway.waiting_lists import WaitingLists
 from perdure.errors import InvalidMessage
+from perdure.jsonvalues import json_copy
 from perdure.tasktoken import read_task_token
 from perdure.types import Json, JsonObject, SessionKey, given
 from workflows.messages import LARGEST_MESSAGE
@@ -21,6 +23,8 @@ __all__ = ["CARRIED_BYTES", "WaitingCalls"]
 
 CARRIED_BYTES = 32_768
 """The largest value that Temporal's history gets as it is."""
+UPDATE_ID_BYTES = 200
+"""The longest id of an update that is put together as it is; the event of a progress is named by it, too."""
 
 R = TypeVar("R", bound=Request)
 
@@ -183,7 +187,7 @@ class WaitingCalls(WaitingLists):
     ) -> Settled:
         handle = self.client.get_workflow_handle(key.workflow_id)
         # Temporal itself answers an update that comes again under its id, within one run.
-        update_id = f"{name}:{request.call_id}:{request_id}" if request_id is not None else None
+        update_id = _update_id(name, request.call_id, request_id) if request_id is not None else None
         call = handle.execute_update(name, request, id=update_id, result_type=Settled)
         return await typed(while_served(self.client, key.workflow_id, self._task_queue, call), key)
 
@@ -191,7 +195,7 @@ class WaitingCalls(WaitingLists):
         self, key: SessionKey, left_as: str, kind: type[R], fields: JsonObject, name: str
     ) -> R:
         """The request as it is sent: what is large of it is left in the store."""
-        value = fields.get(name)
+        value = json_copy(fields.get(name), f"the {name}")
         size = len(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"))
         if size > LARGEST_MESSAGE:
             raise InvalidMessage(
@@ -204,3 +208,10 @@ class WaitingCalls(WaitingLists):
             blob = await self.store.leave_message(key, left_as, {"value": value})
             fields |= {"blob": blob, "left_as": left_as}
         return kind.of(fields)
+
+
+def _update_id(name: str, call_id: str, request_id: str) -> str:
+    plain = f"{name}:{call_id}:{request_id}"
+    if len(plain.encode()) <= UPDATE_ID_BYTES:
+        return plain
+    return f"{name}:{hashlib.sha256(plain.encode()).hexdigest()}"

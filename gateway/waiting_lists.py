@@ -129,6 +129,7 @@ class WaitingLists:
 
         Raises:
             InvalidOption: the cursor is of no page.
+            InvalidContent: a name that nobody can have.
         """
         query = f"WorkflowType = 'AgentSession' AND {searchattributes.STATUS} = 'waiting'"
         query += " AND ExecutionStatus = 'Running'"

@@ -18,10 +18,12 @@ from enum import Enum
 from perdure.errors import InvalidContent
 from perdure.types import Json
 
-__all__ = ["MAX_DEPTH", "json_copy", "jsonable"]
+__all__ = ["MAX_DEPTH", "MAX_INT_BITS", "json_copy", "jsonable"]
 
 MAX_DEPTH = 200
 """Levels of lists and objects inside each other; a value that contains itself has no end of them."""
+MAX_INT_BITS = 14_000
+"""Python reads and writes no integer of more than 4,300 digits."""
 
 Convert = Callable[[object, str], object]
 """Turns a value that is not JSON into one that is nearer to it, or raises InvalidContent."""
@@ -62,7 +64,7 @@ def _copy(value: object, where: str, depth: int, convert: Convert) -> Json:
     if isinstance(value, str):
         return _text(value, where)
     if isinstance(value, int):
-        return int(value)
+        return _whole(value, where)
     if isinstance(value, float):
         return _number(value, where)
     if depth >= MAX_DEPTH:
@@ -115,7 +117,7 @@ def _key(key: object, where: str, convert: Convert) -> str:
     if isinstance(key, Enum):
         key = key.value
     if isinstance(key, int) and not isinstance(key, bool) and convert is _convert:
-        return str(key)
+        return str(_whole(key, where))
     if not isinstance(key, str):
         raise InvalidContent(f"{where} has the key {key!r}; keys in JSON are strings: use {str(key)!r}")
     return _text(key, f"the key {key!r} of {where}")
@@ -132,6 +134,12 @@ def _text(text: str, where: str) -> str:
                 f"{where} contains a lone surrogate ({text[error.start]!a}), which is not text; remove it"
             ) from None
     return str.__str__(text)
+
+
+def _whole(number: int, where: str) -> int:
+    if number.bit_length() > MAX_INT_BITS:
+        raise InvalidContent(f"{where} has an integer of more than 4,000 digits; use a string")
+    return int(number)
 
 
 def _number(number: float, where: str) -> float:

@@ -13,6 +13,7 @@ from decimal import Decimal
 from math import isfinite
 
 from perdure.errors import InvalidContent
+from perdure.jsonvalues import MAX_INT_BITS
 from perdure.types import Json, SessionKey
 
 __all__ = [
@@ -28,8 +29,6 @@ __all__ = [
 
 MAX_DEPTH = 200
 MAX_ID_BYTES = 255
-MAX_INT_BITS = 14_000
-"""Python reads no integer of more than 4,300 digits."""
 
 
 def dumps(value: Json) -> str:

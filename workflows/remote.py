@@ -28,7 +28,7 @@ from perdure.jsonvalues import json_copy
 from perdure.types import JsonObject, SessionKey
 from workflows import calls
 from workflows.patches import HANDED_BACK
-from workflows.request import MESSAGE_BYTES
+from workflows.request import LEVELS_ABOVE, MESSAGE_BYTES
 
 __all__ = ["RESULT_BYTES", "run_call"]
 
@@ -139,7 +139,7 @@ def _result(payload: Payload) -> Answer:
             error=f"Its result has {len(payload.data)} bytes; an activity hands over {RESULT_BYTES} at most."
         )
     try:
-        return Answer(value=json_copy(json.loads(payload.data), "its result"))
+        return Answer(value=json_copy(json.loads(payload.data), "its result", under=LEVELS_ABOVE))
     except ValueError:
         return Answer(error="Its result is marked as JSON and cannot be read; the tool must be mended.")
     except RecursionError:

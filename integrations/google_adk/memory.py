@@ -29,6 +29,8 @@ __all__ = ["PerdureMemoryService"]
 
 FOUND = 10
 """Memories that a search gives, as many as google-adk's own services."""
+SEQ_LENGTH = 18
+"""Digits of an event's seq."""
 
 
 class PerdureMemoryService(BaseMemoryService):
@@ -75,7 +77,7 @@ class PerdureMemoryService(BaseMemoryService):
             InvalidOption: that is the id of no memory, or none at all: no slip forgets everything.
         """
         session_id, _, seq = (memory_id or "").rpartition("/")
-        if not session_id or not seq.isdecimal():
+        if not session_id or not seq.isdecimal() or len(seq) > SEQ_LENGTH:
             raise InvalidOption(
                 f"{memory_id!r} is the id of no memory; give one that a search gave, "
                 "or call forget_user() to forget all of a user's"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -158,6 +159,14 @@ async def test_depth_and_fan_out_are_limited(world: World) -> None:
     await world.runner.ask(key, "send e5", message_id="m2")
     below = responses(await world.log(child_of(key, "deep", "m2:t1.0")))
     assert "1 deep, and this is deeper" in below[0]["error"]
+
+
+async def test_names_too_long_for_one_more_workflow_are_an_error_that_the_model_sees(world: World) -> None:
+    names = SessionKey(app="boss", user_id=f"{uuid.uuid4().hex[:8]}{'ü' * 120}", session_id="ü" * 42)
+    assert len(names.workflow_id) <= 1000 < len(child_of(names, "scout", "m1:t1.0").workflow_id)
+    world.gemini.script(call("scout", request="long e9"), say("Oh."), contains="send e9")
+    assert (await world.runner.ask(names, "send e9", message_id="m1")).text == "Oh."
+    assert "Temporal takes 1000" in responses(await world.log(names))[0]["error"]
 
 
 async def test_a_cancel_ends_the_children_and_counts_what_they_took(world: World) -> None:

@@ -252,6 +252,25 @@ async def test_a_schedule_of_a_session_that_was_deleted_sends_nothing_to_one_of_
     await answered(world, key, await comes(world, key, "daily"))
 
 
+async def test_a_late_delivery_leaves_the_schedule_of_a_session_made_anew(world: World) -> None:
+    """It was due when no worker was there, who has it now that all of that is made anew."""
+    key = world.key("clerk")
+    old = await world.store.create(key)
+    await world.store.delete(key)
+    await world.runner.schedule(key, DAILY, "Report.", schedule_id="daily")
+    task = DeliverTask(
+        session=key.workflow_id, schedule_id="daily", text="Report.", cron=DAILY, made=old.created_at
+    )
+    delivered = await world.client.execute_workflow(
+        ScheduledMessage.run,
+        task,
+        id=f"{name_of(key, 'daily')}-2026-03-02T09:00:00Z",
+        task_queue=world.settings.task_queue,
+    )
+    assert delivered.outcome == "deleted"
+    assert await world.runner.unschedule(key, "daily"), "it is there"
+
+
 async def test_a_session_that_is_ended_gets_none_until_it_is_opened_again(world: World) -> None:
     key = world.key("clerk")
     await world.runner.schedule(key, DAILY, "Report.", schedule_id="daily")

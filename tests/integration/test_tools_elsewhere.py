@@ -101,6 +101,10 @@ async def test_an_activity_of_any_worker_is_handed_json_and_answers_with_json(
             {"error": "Its result is nested too deep to be read; the tool must be mended."},
         ),
         (
+            RawValue(Payload(metadata={"encoding": b"json/plain"}, data=b"[" * 200 + b"]" * 200)),
+            {"error": f"its result{'[0]' * 30}… is nested more than 200 levels deep, or contains itself."},
+        ),
+        (
             "x" * RESULT_BYTES,
             {
                 "error": f"Its result has {RESULT_BYTES + 2} bytes; "
@@ -108,7 +112,7 @@ async def test_an_activity_of_any_worker_is_handed_json_and_answers_with_json(
             },
         ),
     ],
-    ids=["nothing", "a list", "bytes", "what no database holds", "too deep", "too much"],
+    ids=["nothing", "a list", "bytes", "what no database holds", "too deep", "200 deep", "too much"],
 )
 async def test_whatever_it_answers_with_the_turn_goes_on(
     world: World, studio: Studio, answer: Any, told: Json

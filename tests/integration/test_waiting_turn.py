@@ -58,6 +58,17 @@ async def test_who_asked_before_the_turn_waited_is_told_so_too(sqlite_world: Wor
     assert (await world.runner.ask(key, "next", message_id="m2")).text == "next done"
 
 
+async def test_requests_about_a_call_may_have_ids_as_long_as_any(sqlite_world: World) -> None:
+    world, runner, long = sqlite_world, sqlite_world.runner, "🌍" * 128
+    key = await parked(world, call("render", scene="sea"), message_id=long)
+    call_id = f"{long}:t1.0"
+    for _ in range(2):
+        await runner.tool_progress(key, call_id, "half", request_id=long)
+    assert sum("progress" in event.meta for event in await world.log(key)) == 1
+    for _ in range(2):
+        assert (await runner.tool_result(key, call_id, "done", request_id=long)).decision == "result"
+
+
 async def test_a_cancel_ends_the_wait(world: World) -> None:
     key = await parked(world, TRANSFER)
     await world.runner.cancel(key)

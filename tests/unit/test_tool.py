@@ -417,6 +417,8 @@ async def test_results_become_json_objects(returned: Any, result: dict[str, Any]
         ([threading.Lock()], r"the result of f\[0\] is a lock"),
         (math.nan, "the result of f is nan"),
         ("a\x00b", r"the result of f contains U\+0000"),
+        ([10**4_400], r"the result of f\[0\] has an integer of more than 4,000 digits"),
+        ({10**4_400: 1}, "the result of f has an integer of more than 4,000 digits"),
         ({(1, 2): 3}, r"has the key \(1, 2\)"),
     ],
 )

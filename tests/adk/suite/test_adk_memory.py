@@ -168,7 +168,7 @@ async def test_what_is_not_there_is_said(ours: PerdureSessionService) -> None:
     elsewhere = await InMemorySessionService().create_session(app_name=APP, user_id=USER)
     with pytest.raises(SessionNotFound):
         await ours.memory.add_session_to_memory(elsewhere)
-    for memory_id in ("", "x", "/1", "x/y"):
+    for memory_id in ("", "x", "/1", "x/y", "x/" + "9" * 19, "x/" + "9" * 4_400):
         with pytest.raises(InvalidOption, match="is the id of no memory"):
             await ours.memory.delete_memory(app_name=APP, user_id=USER, memory_id=memory_id)
 
