@@ -24,7 +24,7 @@ from activities.codec import converter
 from activities.memory import Memories
 from activities.protocol import Failure
 from activities.starting import WORKFLOW_ID_LENGTH, attributes, summary
-from gateway.answer import Answer, answer_of
+from gateway.answer import Answer, answer_of, first_answer
 from gateway.closing import close_workflow
 from gateway.held_up import Work, status_of, work_of
 from gateway.remembering import MemoryOfUsers
@@ -142,8 +142,12 @@ class Runner(WaitingCalls, MemoryOfUsers, Schedules, UsersOfApps):
         """
         message = await self._message(key, text, content, message_id or new_id(), reopen, state, during)
         reply = await self._send(key, "ask", message, Reply)
-        # It may have been left once more after it was taken. One that waits may not have been.
-        if message.blob is not None and reply.status != "waiting":
+        if reply.status == "waiting":
+            said = content or {"parts": [{"text": text}]}
+            first = await first_answer(self.store, key, message_id, said) if message_id is not None else None
+            return first or answer_of(reply, None)
+        # It may have been left once more after it was taken.
+        if message.blob is not None:
             await self.store.forget_message(key, message.blob)
         logged = reply.seq and reply.status in ("answered", "failed")
         found = await self.store.log(key, after=reply.seq - 1, limit=1) if logged else []

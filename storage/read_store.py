@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from perdure.errors import InvalidOption
 from perdure.types import Event, Session, SessionKey
-from storage import listing, reading
+from storage import listing, reading, turns
 from storage.records import MAX_ID_BYTES, Context, SessionPage
 from storage.storable import check_id, check_json, check_text
 from storage.store import Store
@@ -104,6 +104,14 @@ class ReadStore(Store):
         """One event of the log, live or not; None if there is no such event or session."""
         check_text(event_id, "the event's id")
         return await self._read(key, lambda conn: reading.event(conn, key, event_id))
+
+    async def ending(self, key: SessionKey, message_id: str) -> tuple[Event, Event] | None:
+        """A message and the event that ended its turn, or the turn that it joined.
+
+        None if it has not ended, if any of it was rewound, or if there is no such message or session.
+        """
+        check_text(message_id, "the message's id")
+        return await self._read(key, lambda conn: turns.ending(conn, key, message_id))
 
     async def context(
         self, key: SessionKey, *, state_keys: Collection[str] | None = None, known: Context | None = None

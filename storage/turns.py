@@ -18,10 +18,20 @@ from storage.append import append_event
 from storage.append_function import append_at_once
 from storage.append_sqlite import append_plainly, is_plain
 from storage.engine import Database
+from storage.projection import Ranges
 from storage.records import Turn, same_event
-from storage.session_row import LockedSession, lock_or_insert, must_lock
+from storage.session_row import LockedSession, find, lock_or_insert, must_lock
 
-__all__ = ["JOINED", "begin_at_once", "begin_turn", "end_marker", "interrupt", "is_final", "mark_interrupted"]
+__all__ = [
+    "JOINED",
+    "begin_at_once",
+    "begin_turn",
+    "end_marker",
+    "ending",
+    "interrupt",
+    "is_final",
+    "mark_interrupted",
+]
 
 JOINED = "joined"
 """The key of ``meta`` that has the id of a message which joined a turn that was under way."""
@@ -80,7 +90,7 @@ async def interrupt(
     last = await _last(conn, row, invocation_id)
     if last is not None and not last.live:
         return row.epoch
-    ended = await _end_of(conn, row, last)
+    ended = await _end_of(conn, row.key, row.projection, last)
     if ended is not None and (ended.meta.get("interrupted") or epoch != row.epoch):
         return row.epoch
     row.refuse_stale(epoch)
@@ -91,11 +101,24 @@ async def interrupt(
     return row.epoch
 
 
+async def ending(conn: AsyncConnection, key: SessionKey, message_id: str) -> tuple[Event, Event] | None:
+    """See :meth:`storage.sessions.SessionStore.ending`."""
+    row = await find(conn, key)
+    if row is None:
+        return None
+    said = (await log.by_ids(conn, key, [f"{message_id}:user"], row.projection)).get(f"{message_id}:user")
+    if said is None or not said.live:
+        return None
+    last = await log.last_of_invocation(conn, key, said.invocation_id, row.projection)
+    ended = await _end_of(conn, key, row.projection, last[0])
+    return None if ended is None or not ended.live else (said, ended)
+
+
 async def mark_interrupted(
     conn: AsyncConnection, row: LockedSession, invocation_id: str, *, reason: str
 ) -> None:
     """Append the end marker of an invocation, unless that has ended already; the caller saves the row."""
-    if await _end_of(conn, row, await _last(conn, row, invocation_id)) is None:
+    if await _end_of(conn, row.key, row.projection, await _last(conn, row, invocation_id)) is None:
         await _mark(conn, row, invocation_id, reason)
 
 
@@ -138,7 +161,7 @@ def is_final(event: Event) -> bool:
 
 async def _begun(conn: AsyncConnection, row: LockedSession, event: Event, last: Event) -> Turn:
     """How an invocation that is in the log already stands; one that another has overtaken is ended."""
-    ended = await _end_of(conn, row, last)
+    ended = await _end_of(conn, row.key, row.projection, last)
     found = (await log.by_ids(conn, row.key, [event.id], row.projection)).get(event.id)
     first = found or ended
     if first is None or (found is not None and not same_event(found, event)):
@@ -180,7 +203,7 @@ async def _last(conn: AsyncConnection, row: LockedSession, invocation_id: str) -
     return found[0] if found else None
 
 
-async def _end_of(conn: AsyncConnection, row: LockedSession, last: Event | None) -> Event | None:
+async def _end_of(conn: AsyncConnection, key: SessionKey, ranges: Ranges, last: Event | None) -> Event | None:
     """The event that ended an invocation, given its last one: who has no epoch may write behind the end.
 
     It looks back no further than to the model's last word: before that, nothing had ended.
@@ -193,7 +216,7 @@ async def _end_of(conn: AsyncConnection, row: LockedSession, last: Event | None)
             if (each.content or {}).get("role") == "model":
                 return None
         looked_at = await log.last_of_invocation(
-            conn, row.key, each.invocation_id, row.projection, count=FEW, before=each.seq
+            conn, key, each.invocation_id, ranges, count=FEW, before=each.seq
         )
     return None
 

@@ -74,6 +74,27 @@ async def test_a_turn_that_waits_for_a_call_is_not_done(store: SessionStore, key
     assert (await store.begin_turn(key, user("i1"), epoch=None)).done == last
 
 
+async def test_s63_the_end_of_a_turn_is_found_by_its_message(store: SessionStore, key: SessionKey) -> None:
+    assert await store.ending(key, "i1") is None
+    turn = await store.begin_turn(key, user("i1"), epoch=None)
+    joining = replace(user("i2"), invocation_id="i1", meta={"joined": "i2"})
+    await store.append(key, joining, epoch=turn.epoch)
+    assert await store.ending(key, "i1") is None, "it has not ended"
+    last = await store.append(key, answer("i1"), epoch=turn.epoch)
+    await store.append(key, summary("i1", 1, 3))
+    for message_id in ("i1", "i2"):
+        said, ended = await store.ending(key, message_id) or (None, None)
+        assert said is not None
+        assert (said.id, ended) == (f"{message_id}:user", last)
+    await store.begin_turn(key, user("i3"), epoch=turn.epoch)
+    await store.interrupt(key, "i3", epoch=turn.epoch, reason="cancelled")
+    _, ended = await store.ending(key, "i3") or (None, None)
+    assert ended is not None
+    assert ended.id == "i3:end"
+    await store.rewind(key, before="i1", request_id="r1")
+    assert [await store.ending(key, message_id) for message_id in ("i1", "i2", "i3")] == [None] * 3
+
+
 async def test_s63_an_ended_session_still_answers_for_its_turns(store: SessionStore, key: SessionKey) -> None:
     await say(store, key, "i1")
     await store.end(key)

@@ -39,6 +39,25 @@ async def test_messages_queue_behind_a_turn_that_waits(sqlite_world: World) -> N
     assert order == sorted(order)
 
 
+async def test_s63_what_was_answered_before_is_answered_again_behind_a_turn_that_waits(world: World) -> None:
+    key, large = world.key("clerk"), "much " * 20_000
+    world.gemini.script(say("zero"), say("large"), TRANSFER, say("done"))
+    first = [await world.runner.ask(key, text, message_id=text[:4]) for text in ("zero", large)]
+    world.gemini.fail(400, "no such thing")
+    first.append(await world.runner.ask(key, "fails", message_id="fail"))
+    assert (await world.runner.ask(key, "go", message_id="m1")).status == "waiting"
+    again = [await world.runner.ask(key, text, message_id=text[:4]) for text in ("zero", large, "fails")]
+    assert again == first
+    assert [each.status for each in first] == ["answered", "answered", "failed"]
+    other = await world.runner.ask(key, "one", message_id="zero")
+    assert other.status == "waiting", "with other words it is none that was answered"
+    assert (await world.runner.ask(key, "go", message_id="m1")).status == "waiting"
+    await world.runner.approve(key, "m1:t1.0")
+    assert (await world.runner.ask(key, "go", message_id="m1")).text == "done"
+    assert await world.runner.ask(key, large, message_id="much") == first[1]
+    assert len(world.gemini.model_calls()) == 5, "none was asked twice"
+
+
 async def test_who_asked_before_the_turn_waited_is_told_so_too(sqlite_world: World) -> None:
     world = sqlite_world
     gate.reset()
